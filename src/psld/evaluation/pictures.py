@@ -1,0 +1,127 @@
+"""Images as PNG files: one a file, in a grid, or data beside samples.
+
+Images are (n, C, H, W) in [−1, 1] with one channel (grey) or three (colour); what lies outside is clipped. A file is
+written beside its place and then moved there, so a reader, or an interrupted run, never meets half a picture.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+__all__ = ["atomic_file", "save_beside", "save_grid", "save_images"]
+
+GAP_LEVEL = 72  # between images: dark grey, from which white strokes and a black ground both stand out
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """A binary file to write, in the folder of `path` (made where missing), that takes its place once it is complete.
+
+    After an exception `path` is as it was, and nothing is left beside it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(unfinished, "wb") as file:
+            yield file
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def save_images(images: Float[Tensor, "n C H W"], folder: str | Path, first: int = 0) -> list[Path]:
+    """Each image as a PNG of its own size; returns the paths, `folder`/000000.png and on, numbered from `first`."""
+    paths = [Path(folder) / f"{first + i:06d}.png" for i in range(len(images))]
+    for pixels, path in zip(_to_bytes(images), paths, strict=True):
+        _save_png(pixels, path)
+    return paths
+
+
+def save_grid(
+    images: Float[Tensor, "n C H W"], path: str | Path, columns: int | None = None, scale: int = 8, gap: int = 6
+) -> None:
+    """All images in one PNG, row by row, grey between and around them.
+
+    Image i = columns · r + c has its top left corner at ((H · scale + gap) r + gap, (W · scale + gap) c + gap).
+
+    Args:
+        images: (n, C, H, W) in [−1, 1], n ≥ 1.
+        path: the file to write.
+        columns: images in a row; None makes the grid as square as it can be.
+        scale: every pixel becomes scale × scale pixels, unsmoothed.
+        gap: pixels, after enlargement, between images and at the edge.
+    """
+    _save_png(_tile(images, columns, scale, gap), path)
+
+
+def save_beside(
+    data: Float[Tensor, "n C H W"],
+    samples: Float[Tensor, "m C H W"],
+    path: str | Path,
+    columns: int | None = None,
+    scale: int = 6,
+) -> None:
+    """A PNG with two grids, "data" on the left and "samples" on the right, one image pixel scale × scale pixels."""
+    from matplotlib.figure import Figure
+
+    grids = [_tile(images, columns, scale, gap=scale) for images in (data, samples)]
+    margin, title, dpi = 24, 40, 100
+    height = max(grid.shape[0] for grid in grids) + title + margin
+    width = sum(grid.shape[1] for grid in grids) + 3 * margin
+    figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi, facecolor="white")
+    left = margin
+    for grid, name in zip(grids, ("data", "samples"), strict=True):
+        rows, cols = grid.shape[:2]
+        place = (left / width, 1 - (title + rows) / height, cols / width, rows / height)
+        axes = figure.add_axes(place)  # its size in pixels is the grid's, so that nothing is resampled
+        axes.imshow(np.broadcast_to(grid, (rows, cols, 3)), interpolation="nearest", aspect="auto")
+        axes.set_axis_off()
+        axes.set_title(name, fontsize=13, pad=8)
+        left += cols + margin
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=dpi)
+
+
+def _tile(
+    images: Float[Tensor, "n C H W"], columns: int | None, scale: int, gap: int
+) -> UInt8[np.ndarray, "height width C"]:
+    """The pixels of a grid; see `save_grid`."""
+    columns = math.ceil(math.sqrt(max(len(images), 1))) if columns is None else columns
+    if columns < 1 or scale < 1 or gap < 0:
+        raise ValueError(f"a grid needs columns ≥ 1, scale ≥ 1, gap ≥ 0; got {columns}, {scale}, {gap}.")
+    enlarged = _to_bytes(images).repeat(scale, axis=1).repeat(scale, axis=2)
+    count, height, width, channels = enlarged.shape
+    rows = math.ceil(count / columns)
+    grid = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), GAP_LEVEL, dtype=np.uint8)
+    for i, pixels in enumerate(enlarged):
+        top, left = (i // columns) * (height + gap) + gap, (i % columns) * (width + gap) + gap
+        grid[top : top + height, left : left + width] = pixels
+    return grid
+
+
+def _to_bytes(images: Float[Tensor, "n C H W"]) -> UInt8[np.ndarray, "n H W C"]:
+    """−1 to 0, 1 to 255, rounded to the nearest."""
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
+        raise ValueError(f"images must be (n, 1, H, W) or (n, 3, H, W) with n ≥ 1, got {tuple(images.shape)}.")
+    wrong = int((~images.isfinite()).sum())
+    if wrong:
+        raise ValueError(f"images must be finite: {wrong} of {images.numel()} values are NaN or infinite.")
+    levels = ((images.detach().float().clamp(-1, 1) + 1) * 127.5).round()
+    return levels.byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _save_png(pixels: UInt8[np.ndarray, "height width C"], path: str | Path) -> None:
+    grey = pixels.shape[-1] == 1
+    with atomic_file(path) as file:
+        Image.fromarray(pixels[..., 0] if grey else pixels).save(file, format="PNG")

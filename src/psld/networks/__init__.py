@@ -1,0 +1,7 @@
+"""Networks: modules called as `network(z, t)` with z (B, k, *data) and t (B,), returning (B, r, *data)."""
+
+from psld.networks.embeddings import FourierEmbedding, SinusoidalEmbedding
+from psld.networks.mlp import MLP
+from psld.networks.unet import UNet
+
+__all__ = ["MLP", "FourierEmbedding", "SinusoidalEmbedding", "UNet"]

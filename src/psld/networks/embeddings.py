@@ -1,0 +1,89 @@
+"""Embeddings of the time: what a network is told about how noisy its input is.
+
+    sinusoidal     [sin(ω_j c t), cos(ω_j c t)],      ω_j = 10000^(−j/(n−1)),  j = 0 … n−1        (Vaswani et al., 2017)
+    Fourier        [sin(2π w_j log t), cos(2π w_j log t)],      w_j ~ N(0, scale²), drawn once    (Tancik et al., 2020)
+
+Both have 2n numbers for a time. They are computed in float32 whatever the precision of the network.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+__all__ = ["Embedding", "FourierEmbedding", "SinusoidalEmbedding", "time_embedding"]
+
+Embedding = Literal["positional", "fourier"]
+"""Names of the embeddings: sinusoidal in c·t ("positional"), or Gaussian Fourier features of log t ("fourier")."""
+
+
+class SinusoidalEmbedding(nn.Module):
+    """Sines, then cosines, of c·t at geometrically spaced frequencies from 1 down to 1/10000.
+
+    Args:
+        width: how many numbers a time becomes; even, at least 4.
+        time_scale: c. With 1000, t ∈ [0, 1] spans what DDPM's integer steps span; published PSLD weights use 1.
+
+    Raises:
+        ValueError: the width is odd or below 4.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, time_scale: float = 1000.0):
+        super().__init__()
+        if width < 4 or width % 2:
+            raise ValueError(f"a sinusoidal embedding needs an even width of at least 4: got {width}.")
+        self.width, self.time_scale = width, time_scale
+        exponents = torch.arange(width // 2, dtype=torch.float64) / (width // 2 - 1)
+        frequencies = torch.exp(-math.log(10_000.0) * exponents).float()
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B width"]:
+        angles = (self.time_scale * t.float())[:, None] * self.frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class FourierEmbedding(nn.Module):
+    """Sines, then cosines, of log t at random frequencies, drawn once and saved with the weights.
+
+    Args:
+        width: how many frequencies; a time becomes 2 × width numbers, as in NCSN++.
+        scale: standard deviation of the frequencies.
+
+    Raises:
+        ValueError: the width or the scale is not positive.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, scale: float = 16.0):
+        super().__init__()
+        if width < 1 or not scale > 0:
+            raise ValueError(f"Fourier features need width ≥ 1 and scale > 0: got width={width}, scale={scale}.")
+        self.width = 2 * width
+        self.register_buffer("frequencies", torch.randn(width) * scale)
+
+    def forward(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B width"]:
+        """t must be positive: log t is what is embedded."""
+        angles = (2 * math.pi * t.float().log())[:, None] * self.frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def time_embedding(
+    embedding: Embedding, width: int, time_scale: float, fourier_scale: float
+) -> SinusoidalEmbedding | FourierEmbedding:
+    """The embedding of that name; `time_scale` is for "positional", `fourier_scale` for "fourier".
+
+    Raises:
+        ValueError: there is no embedding of that name.
+    """
+    if embedding == "positional":
+        return SinusoidalEmbedding(width, time_scale)
+    if embedding == "fourier":
+        return FourierEmbedding(width, fourier_scale)
+    raise ValueError(f"embedding must be 'positional' or 'fourier': got {embedding!r}.")

@@ -1,0 +1,114 @@
+"""What a run tells: metrics.csv, TensorBoard and a progress bar."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+__all__ = ["MetricsFile", "Row", "RunLog"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of metrics.csv: means over the steps since the row before, and where the run stands.
+
+    Attributes:
+        step: completed steps.
+        loss, gradient_norm: means over the interval; the norm is before clipping.
+        learning_rate: of the last step.
+        images_per_second: of all devices together.
+        seconds: training time so far, resumed parts included.
+    """
+
+    step: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    images_per_second: float
+    seconds: float
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+
+
+class MetricsFile:
+    """A CSV file that grows by a row at a time, each flushed.
+
+    Args:
+        path: the file. If it is there, rows after `start_step` and torn ones are dropped, and the rest is kept.
+        start_step: the step the run continues from; 0 for a new run.
+    """
+
+    def __init__(self, path: Path, start_step: int):
+        kept = [row for row in _whole_rows(path) if int(row[0]) <= start_step]
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([COLUMNS, *kept])
+        temporary = path.with_name(f".{path.name}.partial")
+        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+        os.replace(temporary, path)
+        self._file = path.open("a", encoding="utf-8", newline="")
+
+    def write(self, row: Row) -> None:
+        csv.writer(self._file).writerow([getattr(row, name) for name in COLUMNS])
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _whole_rows(path: Path) -> list[list[str]]:
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]  # a kill can tear the last row
+    return [row for row in csv.reader(io.StringIO(whole)) if len(row) == len(COLUMNS) and row[0].isdecimal()]
+
+
+class RunLog:
+    """The three places a run reports to. A context: everything is closed when it ends.
+
+    Args:
+        run: the folder of the run.
+        start_step, steps: where it starts and ends.
+        tensorboard: write RUN/tensorboard.
+        progress: show a bar, if stderr is a terminal.
+
+    Raises:
+        ImportError: tensorboard is asked for and not installed.
+    """
+
+    def __init__(self, run: Path, start_step: int, steps: int, tensorboard: bool, progress: bool):
+        from tqdm import tqdm
+
+        writer = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            writer = SummaryWriter(str(run / "tensorboard"), purge_step=start_step + 1)
+        self._metrics, self._writer = MetricsFile(run / "metrics.csv", start_step), writer
+        hidden = None if progress else True  # None: shown on terminals only
+        self._bar = tqdm(total=steps, initial=start_step, desc=run.name, unit="step", disable=hidden)
+
+    def advance(self) -> None:
+        """One more step is done."""
+        self._bar.update()
+
+    def write(self, row: Row) -> None:
+        """Reports a row everywhere."""
+        self._metrics.write(row)
+        self._bar.set_postfix(loss=f"{row.loss:.4g}", images_per_second=f"{row.images_per_second:.0f}", refresh=False)
+        if self._writer is not None:
+            for name in COLUMNS[1:]:
+                self._writer.add_scalar(f"training/{name}", getattr(row, name), row.step)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        self._metrics.close()
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,290 @@
+"""The training loop (Lightning Fabric for devices and precision; everything else in sight).
+
+Everything that can be refused is refused before anything is written. Then: one step after the other, a row in the log
+every `log_every`, a checkpoint every `checkpoint_every` and at the last step: the end, the time limit, or a signal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, default_collate
+
+from psld.data.order import ShuffledBatches, derived_seed
+from psld.predictions import ScoreModel
+from psld.processes import Process
+from psld.training.checkpoint import (
+    Checkpoint,
+    has_checkpoint,
+    latest_checkpoint,
+    read_checkpoint,
+    require_space,
+    write_checkpoint,
+)
+from psld.training.health import Interval
+from psld.training.logs import Row, RunLog
+from psld.training.runs import push_aside, require_startable, settle
+from psld.training.session import Loss, Session
+from psld.training.settings import TrainingSettings
+from psld.training.stopping import StopSignals, ignore_stop_signals
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+__all__ = ["TrainingData", "train"]
+
+
+class TrainingData(Protocol):
+    """A finite map-style data set of tensors of one shape, e.g. any psld.data.ImageData."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+
+def train(
+    network: nn.Module,
+    process: Process,
+    data: TrainingData,
+    loss: Loss,
+    predicts: Literal["eps", "score", "x0"],
+    settings: TrainingSettings,
+    run: str | Path,
+    seed: int,
+    resume: bool = False,
+    overwrite: bool = False,
+    config_text: str = "",
+    conditioning: Literal["hsm", "dsm"] = "hsm",
+    jitter: float = 0.0,
+) -> Path:
+    """Trains a network in place, and leaves checkpoints, metrics.csv and tensorboard/ in the folder of the run.
+
+    Args:
+        network: called as network(z, t); its parameters are trained, on the device that `settings` name.
+        process: the forward process.
+        data: the training set, x₀ without a batch dimension.
+        loss: loss(model, x0, t, generator) -> (B,).
+        predicts: what the network's output means, as for ScoreModel.
+        settings: numbers of the run.
+        run: its folder.
+        seed: of order, times, noise and dropout. Not of the initial weights: those are the network's.
+        resume: continue from the latest checkpoint, bit for bit as if the run had not stopped (on a GPU as far as its
+            kernels are deterministic).
+        overwrite: replace the run that is there. It is kept until the new one has its first checkpoint.
+        config_text: saved as config.yaml with each checkpoint.
+        conditioning: of the process's marginals, as for ScoreModel.
+        jitter: as for ScoreModel.
+
+    Returns:
+        The folder of the last checkpoint.
+
+    Raises:
+        FileExistsError, FileNotFoundError, ValueError: the run cannot start; nothing was written.
+        CheckpointError: the checkpoint to resume from is broken; the message names one that is not.
+        TrainingDiverged: a loss, gradient or weight was not finite; the last good checkpoint is kept.
+        OSError: the disk is full, or too full to start; earlier checkpoints are whole.
+        SystemExit: 143 after SIGTERM, 130 after SIGINT; a checkpoint was written.
+    """
+    run, fabric = Path(run), _launched(settings)
+    checkpoint = _admitted(run, resume, overwrite, fabric, network, process, data, settings)
+    model = partial(ScoreModel, process=process, predicts=predicts, conditioning=conditioning, jitter=jitter)
+    session = Session(fabric, network, model, loss, settings, seed)
+    if checkpoint is not None:
+        session.restore(checkpoint)
+    if _is_done(session, settings):
+        return latest_checkpoint(run)
+    ranks = (fabric.global_rank, fabric.world_size)
+    batches = ShuffledBatches(len(data), settings.batch_size, seed, session.step, settings.steps, *ranks)
+    session.rehearse(default_collate([data[index] for index in batches.batch(session.step)]))
+    with StopSignals() as signals, _in_place_of(run, overwrite, fabric):
+        last = _train_on(session, _loader(data, batches, settings, seed), fabric, settings, run, config_text, signals)
+    if signals.received:
+        raise SystemExit(128 + signals.received)
+    return last
+
+
+def _admitted(
+    run: Path,
+    resume: bool,
+    overwrite: bool,
+    fabric: Fabric,
+    network: nn.Module,
+    process: Process,
+    data: TrainingData,
+    settings: TrainingSettings,
+) -> Checkpoint | None:
+    """Refuses what cannot be started, before anything is written. Returns the checkpoint to resume from."""
+    if fabric.is_global_zero:
+        settle(run)
+    fabric.barrier()
+    require_startable(run, resume, overwrite)
+    if len(data) < 1:
+        raise ValueError("there are no training data: the data set has length 0.")
+    if not settings.t_min < process.T:
+        raise ValueError(f"t_min must be below the horizon of the process: got {settings.t_min} and T = {process.T}.")
+    require_space(run, _checkpoint_size(network))
+    return read_checkpoint(latest_checkpoint(run)) if resume else None
+
+
+@contextmanager
+def _in_place_of(run: Path, overwrite: bool, fabric: Fabric) -> Iterator[None]:
+    """The old run stands aside while the new one has no checkpoint, and is put back if it never gets one."""
+    fabric.barrier()  # every rank has looked at the folder before one of them changes it
+    if overwrite and fabric.is_global_zero:
+        push_aside(run)
+    try:
+        yield
+    finally:
+        if fabric.is_global_zero:
+            settle(run)
+
+
+def _train_on(
+    session: Session,
+    loader: Iterable[Tensor],
+    fabric: Fabric,
+    settings: TrainingSettings,
+    run: Path,
+    config_text: str,
+    signals: StopSignals,
+) -> Path:
+    """From the session's step to the end, the time limit or a signal. Returns the last checkpoint."""
+    interval = Interval(lambda values: _mean_over_ranks(fabric, values))
+    clock = _Clock(session.seconds, session.step)
+    with _log(run, session.step, fabric, settings) as log:
+        for x0 in loader:
+            interval.add(session.step + 1, *session.advance(x0))
+            session.seconds = clock.seconds()
+            log_now = session.step % settings.log_every == 0
+            stop = _stops(fabric, session, settings, signals, log_now)
+            save_now = stop or session.step % settings.checkpoint_every == 0
+            if log_now or save_now:
+                interval.check(session.weights(), _advice(run, settings))
+            if log_now or stop:
+                loss, norm = interval.close()
+                speed = settings.batch_size * clock.steps_per_second(session.step)
+                log.write(Row(session.step, loss, norm, session.rate, speed, session.seconds))
+            log.advance()
+            if save_now:
+                _save(session, fabric, settings, run, config_text)
+            if stop:
+                break
+    return latest_checkpoint(run)
+
+
+def _save(session: Session, fabric: Fabric, settings: TrainingSettings, run: Path, config_text: str) -> None:
+    checkpoint = session.checkpoint(config_text)
+    if fabric.is_global_zero:
+        write_checkpoint(run, checkpoint, settings.keep_checkpoints)
+        settle(run)
+    fabric.barrier()
+
+
+def _is_done(session: Session, settings: TrainingSettings) -> bool:
+    out_of_time = settings.max_seconds is not None and session.seconds >= settings.max_seconds
+    return out_of_time or session.step >= settings.steps
+
+
+def _stops(fabric: Fabric, session: Session, settings: TrainingSettings, signals: StopSignals, agree_now: bool) -> bool:
+    """Whether this step is the last one. Several ranks compare clocks and signals only when `agree_now`."""
+    last = session.step >= settings.steps
+    stop = bool(signals.received) or _is_done(session, settings)
+    if fabric.world_size == 1 or last:
+        return stop
+    if not agree_now:
+        return False
+    received = fabric.all_reduce(
+        torch.tensor([float(stop), float(signals.received)], device=fabric.device), reduce_op="max"
+    )
+    assert isinstance(received, Tensor)
+    signals.received = int(received[1])
+    return bool(received[0])
+
+
+class _Clock:
+    """Training time, and speed since the last time it was asked for."""
+
+    def __init__(self, seconds: float, step: int):
+        self._origin = time.monotonic() - seconds
+        self._since = (step, seconds)
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._origin
+
+    def steps_per_second(self, step: int) -> float:
+        now, (old_step, old_seconds) = self.seconds(), self._since
+        self._since = (step, now)
+        return (step - old_step) / max(now - old_seconds, 1e-9)
+
+
+# -- setting up --------------------------------------------------------------------------------------------------------
+
+
+def _launched(settings: TrainingSettings) -> Fabric:
+    from lightning.fabric import Fabric
+
+    fabric = Fabric(accelerator=settings.accelerator, devices=settings.devices, precision=settings.precision)
+    fabric.launch()
+    return fabric
+
+
+def _loader(data: TrainingData, batches: ShuffledBatches, settings: TrainingSettings, seed: int) -> Iterable[Tensor]:
+    # A generator of its own: else the loader draws from the global one, and a resumed run would draw once more.
+    generator = torch.Generator().manual_seed(derived_seed(seed, "workers"))
+    return DataLoader(
+        data,  # pyright: ignore[reportArgumentType]: all that DataLoader needs are the two methods
+        batch_sampler=batches,
+        num_workers=settings.num_workers,
+        generator=generator,
+        worker_init_fn=ignore_stop_signals,
+    )
+
+
+def _checkpoint_size(network: nn.Module) -> int:
+    """Bytes: weights, their average and Adam's two moments, and a little for the rest."""
+    return 4 * sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values()) + 1_000_000
+
+
+class _Silence:
+    """The log of the ranks that keep none."""
+
+    def advance(self) -> None: ...
+
+    def write(self, row: Row) -> None: ...
+
+
+@contextmanager
+def _log(run: Path, start_step: int, fabric: Fabric, settings: TrainingSettings) -> Iterator[RunLog | _Silence]:
+    if not fabric.is_global_zero:
+        yield _Silence()
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    with RunLog(run, start_step, settings.steps, settings.tensorboard, settings.progress) as log:
+        yield log
+
+
+def _mean_over_ranks(fabric: Fabric, values: Tensor) -> Tensor:
+    if fabric.world_size == 1:
+        return values
+    reduced = fabric.all_reduce(values, reduce_op="mean")
+    assert isinstance(reduced, Tensor)
+    return reduced
+
+
+def _advice(run: Path, settings: TrainingSettings) -> str:
+    kept = (
+        f"The last good checkpoint is {latest_checkpoint(run)}"
+        if has_checkpoint(run)
+        else "There was no checkpoint yet"
+    )
+    return (
+        f"{kept}. Try a lower learning_rate (now {settings.learning_rate}), more warmup_steps "
+        f"(now {settings.warmup_steps}){', or precision 32-true' if settings.precision != '32-true' else ''}."
+    )

@@ -1,0 +1,85 @@
+"""How to train: numbers of a run, checked before it starts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Precision", "TrainingSettings"]
+
+Precision = Literal["32-true", "bf16-mixed"]
+"""float32 throughout, or the network under bfloat16 autocast. Not float16: its loss scaling skips steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Settings of a training run. The defaults that can be are those of the published runs.
+
+    Attributes:
+        steps: optimizer steps of the whole run.
+        batch_size: images a step, all devices together.
+        learning_rate: of Adam, after warm-up.
+        warmup_steps: the learning rate rises linearly over these; 0 for none.
+        clip_norm: gradients are scaled down to this norm; math.inf for none.
+        ema_decay: of the average of the weights; ramps up as min(ema_decay, (1 + n) / (10 + n)) after n steps.
+        t_min: times are drawn uniformly from [t_min, T].
+        precision: "32-true" or "bf16-mixed".
+        accelerator, devices: as in Lightning Fabric: "auto", "cpu", "cuda", "mps"; how many.
+        log_every: steps between rows of metrics.csv, which is also how soon a loss that is not finite is noticed.
+        checkpoint_every: steps between checkpoints; there is one at the end in any case.
+        keep_checkpoints: how many of the newest are kept.
+        num_workers: processes that read data; 0 reads in the training process.
+        max_seconds: the run stops cleanly, and counts as done, after this training time, resumed parts included.
+        tensorboard: write RUN/tensorboard too.
+        progress: a progress bar, on terminals only.
+
+    Raises:
+        ValueError: a number out of its range, or an unknown precision.
+    """
+
+    steps: int
+    batch_size: int = 128
+    learning_rate: float = 2e-4
+    warmup_steps: int = 5000
+    clip_norm: float = 1.0
+    ema_decay: float = 0.9999
+    t_min: float = 1e-5
+    precision: Precision = "32-true"
+    accelerator: str = "auto"
+    devices: int = 1
+    log_every: int = 100
+    checkpoint_every: int = 5000
+    keep_checkpoints: int = 2
+    num_workers: int = 0
+    max_seconds: float | None = None
+    tensorboard: bool = True
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "devices", "log_every", "checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1: got {getattr(self, name)}.")
+        for name in ("warmup_steps", "num_workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more: got {getattr(self, name)}.")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be positive and finite: got {self.learning_rate}.")
+        if not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be positive: got {self.clip_norm}. For no clipping: .inf")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be in [0, 1): got {self.ema_decay}.")
+        if not 0 < self.t_min < 1:
+            raise ValueError(f"t_min must be in (0, 1): got {self.t_min}. At t = 0 there is no noise to learn from.")
+        if self.precision not in ("32-true", "bf16-mixed"):
+            raise ValueError(f"precision must be '32-true' or 'bf16-mixed': got {self.precision!r}.")
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise ValueError(f"max_seconds must be positive, or None for no limit: got {self.max_seconds}.")
+        if self.batch_size % self.devices:
+            raise ValueError(
+                f"batch_size is of all devices together: {self.batch_size} does not divide among {self.devices}."
+            )
+
+    def learning_rate_at(self, step: int) -> float:
+        """Of step `step`, counted from 1: linear from learning_rate / warmup_steps, then constant."""
+        return self.learning_rate * min(1.0, step / max(self.warmup_steps, 1))

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from psld.data import Digits, ImageFolder, Images
+
+
+def source_arrays() -> tuple[np.ndarray, np.ndarray]:
+    pixels, labels = load_digits(return_X_y=True)
+    return np.asarray(pixels).reshape(-1, 8, 8), np.asarray(labels)
+
+
+def test_digits_are_those_of_sklearn():
+    digits, (pixels, labels) = Digits("all"), source_arrays()
+    assert digits.image_shape == (1, 8, 8)
+    assert len(digits) == 1797
+    np.testing.assert_array_equal(torch.stack([digits[i] for i in range(1797)])[:, 0].numpy(), (pixels / 8 - 1))
+    np.testing.assert_array_equal(digits.labels.numpy(), labels)
+    assert digits[0].dtype == torch.float32
+
+
+def test_digits_are_split_without_overlap():
+    train, heldout = Digits("train"), Digits("heldout")
+    assert (len(train), len(heldout)) == (1437, 360)
+    assert sorted(train.indices.tolist() + heldout.indices.tolist()) == list(range(1797))
+    assert train.indices[:3].tolist() == [362, 1568, 1440]  # results depend on the split: it must not move
+    np.testing.assert_array_equal(heldout[7][0].numpy(), source_arrays()[0][heldout.indices[7]] / 8 - 1)
+    with pytest.raises(ValueError, match="'train', 'heldout' or 'all': got 'test'"):
+        Digits("test")  # pyright: ignore[reportArgumentType]
+
+
+def test_images_refuse_what_is_not_finite_by_its_index():
+    images = torch.zeros(5, 1, 2, 2)
+    images[3, 0, 1, 1] = float("nan")
+    with pytest.raises(ValueError, match="image 3 holds NaN"):
+        Images(images)
+    with pytest.raises(ValueError, match=r"\(N, C, H, W\).*got \(5, 2\)"):
+        Images(torch.zeros(5, 2))
+    with pytest.raises(TypeError, match="uint8"):
+        Images(torch.zeros(5, 1, 2, 2, dtype=torch.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "deep").mkdir()
+    for name in ("b.png", "a.png", "deep/c.png"):
+        Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not an image")
+    return tmp_path
+
+
+def test_folder_is_recursive_sorted_and_scaled(folder):
+    data = ImageFolder(folder, 4)
+    assert [file.relative_to(folder).as_posix() for file in data.files] == ["a.png", "b.png", "deep/c.png"]
+    want = np.asarray(Image.open(folder / "b.png")).transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
+    np.testing.assert_allclose(data[1].numpy(), want, atol=1e-6)
+    assert ImageFolder(folder, 4, channels=1)[0].shape == (1, 4, 4)
+
+
+def test_mirror_images_are_items(folder):
+    data = ImageFolder(folder, 4, flip=True)
+    assert len(data) == 6
+    for index in range(3):
+        assert torch.equal(data[index + 3], data[index].flip(-1))
+    with pytest.raises(IndexError):
+        data[6]
+
+
+def test_folder_refusals(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        ImageFolder(folder / "nowhere", 4)
+    with pytest.raises(NotADirectoryError):
+        ImageFolder(folder / "notes.txt", 4)
+    with pytest.raises(ValueError, match="channels must be 1 .*got 2"):
+        ImageFolder(folder, 4, channels=2)
+    with pytest.raises(ValueError, match=r"a\.png is 4×4, image_size=8 needs 8×8\. Resize"):
+        ImageFolder(folder, 8)
+    (folder / "deep" / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no images in"):
+        ImageFolder(folder / "deep" / "empty", 4)
+    Image.fromarray(np.zeros((4, 4), dtype=np.uint16)).save(folder / "deep" / "z.png")
+    with pytest.raises(ValueError, match=r"z\.png has pixels of mode 'I;16'"):
+        ImageFolder(folder, 4)
+    (folder / "0.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"0\.png cannot be read as an image"):
+        ImageFolder(folder, 4)
+
+
+def test_truncated_pixels_are_refused_by_name(folder):
+    data = ImageFolder(folder, 4)
+    content = (folder / "b.png").read_bytes()
+    (folder / "b.png").write_bytes(content[: len(content) - 30])
+    with pytest.raises(ValueError, match=r"b\.png cannot be read"):
+        data[1]

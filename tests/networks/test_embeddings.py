@@ -1,0 +1,35 @@
+import math
+
+import pytest
+import torch
+
+from psld.networks.embeddings import FourierEmbedding, SinusoidalEmbedding, time_embedding
+
+
+def test_sinusoidal_is_its_closed_form():
+    t = [0.0, 1e-5, 0.3, 1.0]
+    got = SinusoidalEmbedding(6, time_scale=7.0)(torch.tensor(t))
+    frequencies = [1.0, 1e-2, 1e-4]  # 10000^(−j/2)
+    want = [[f(7.0 * time * w) for f in (math.sin, math.cos) for w in frequencies] for time in t]
+    torch.testing.assert_close(got, torch.tensor(want), rtol=1e-6, atol=1e-7)
+
+
+def test_fourier_is_its_closed_form_and_travels_with_the_weights():
+    embedding = FourierEmbedding(5)
+    t = torch.tensor([1e-5, 0.2, 1.0])
+    angles = 2 * math.pi * t.log()[:, None] * embedding.state_dict()["frequencies"]
+    torch.testing.assert_close(embedding(t), torch.cat([angles.sin(), angles.cos()], 1))
+    torch.testing.assert_close(embedding(torch.ones(1))[0], torch.tensor([0.0] * 5 + [1.0] * 5))
+    assert not list(embedding.parameters())
+
+
+def test_fourier_frequencies_have_the_scale():
+    torch.manual_seed(0)
+    assert float(FourierEmbedding(100_000, scale=3.0).frequencies.std()) == pytest.approx(3.0, rel=0.01)
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="even width of at least 4: got 5"):
+        SinusoidalEmbedding(5)
+    with pytest.raises(ValueError, match="'positional' or 'fourier': got 'rotary'"):
+        time_embedding("rotary", 8, 1.0, 16.0)  # pyright: ignore[reportArgumentType]

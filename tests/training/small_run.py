@@ -1,0 +1,69 @@
+"""A training run of a second, with everything that could break resumption: dropout, mid-epoch, warm-up, EMA ramp.
+
+As a script it can be killed, slowed down (--pause SECONDS a step) and spread over processes (--devices).
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from psld.data import Digits
+from psld.predictions import ScoreModel
+from psld.processes import VPSDE
+from psld.training import TrainingSettings, train
+
+STEPS = 40
+
+
+def small_network() -> nn.Module:
+    from psld.networks import UNet
+
+    torch.manual_seed(0)
+    return UNet(1, 1, 8, width=8, multipliers=(1,), blocks=1, attention_resolutions=(), dropout=0.3)
+
+
+def noise_error(model: ScoreModel, x0: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
+    eps = torch.randn(len(x0), 1, *x0.shape[1:], generator=generator).to(x0)
+    z = model.process.perturb(x0, t, eps)
+    return (model.network(z, t.to(z)) - eps).square().flatten(1).mean(1)
+
+
+def small_settings(**changes) -> TrainingSettings:
+    numbers = dict(steps=STEPS, batch_size=16, learning_rate=1e-2, warmup_steps=10, ema_decay=0.9, log_every=5)
+    where = dict(accelerator="cpu", checkpoint_every=4, tensorboard=False, progress=False)
+    return TrainingSettings(**(numbers | where | changes))  # pyright: ignore[reportArgumentType]
+
+
+def small_run(
+    run: Path, loss=noise_error, network: nn.Module | None = None, data=None, seed: int = 3, **options
+) -> Path:
+    """Options of `train`, or of the settings."""
+    of_train = {name: options.pop(name) for name in ("resume", "overwrite", "config_text") if name in options}
+    network = small_network() if network is None else network
+    data = Digits("heldout") if data is None else data
+    return train(network, VPSDE(), data, loss, "eps", small_settings(**options), run, seed, **of_train)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--checkpoint_every", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--devices", type=int, default=1)
+    arguments = parser.parse_args()
+
+    def slowly(model: ScoreModel, x0: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
+        time.sleep(arguments.pause)
+        return noise_error(model, x0, t, generator)
+
+    names = ("resume", "checkpoint_every", "steps", "devices")
+    small_run(arguments.run, slowly, keep_checkpoints=3, **{name: getattr(arguments, name) for name in names})
+
+
+if __name__ == "__main__":
+    main()

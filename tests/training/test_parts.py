@@ -1,0 +1,85 @@
+"""Settings, average, log: what the loop is made of."""
+
+import csv
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from psld.training import ExponentialMovingAverage
+from psld.training.logs import MetricsFile, Row
+from training.small_run import small_settings
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.2, 0.9])
+def test_average_is_the_closed_form_sum(decay):
+    """a_n = Σ_i (1 − d_i) Π_{j>i} d_j w_i, with w_0 weighted by the product of all d."""
+    network = nn.Linear(1, 1, bias=False)
+    values = [torch.randn(1, 1, dtype=torch.float64) for _ in range(8)]
+    average = None
+    for value in values:
+        with torch.no_grad():
+            network.weight.copy_(value)
+        if average is None:
+            average = ExponentialMovingAverage(network, decay)
+        else:
+            average.update()
+    assert average is not None
+    decays = [1.0] + [min(decay, (1 + n) / (10 + n)) for n in range(1, 8)]
+    weights = [(1 - d if i else 1.0) * math.prod(decays[i + 1 :]) for i, d in enumerate(decays)]
+    want = sum(w * float(v) for w, v in zip(weights, values, strict=True))
+    assert sum(weights) == pytest.approx(1.0)
+    assert float(average.state_dict()["weight"]) == pytest.approx(want, abs=1e-6)
+    assert float(network.weight.detach()) == pytest.approx(float(values[-1]))
+
+
+def test_average_keeps_buffers_of_the_network():
+    network = nn.BatchNorm1d(3)
+    average = ExponentialMovingAverage(network, 0.9)
+    network(torch.randn(10, 3))
+    assert torch.equal(average.state_dict()["running_mean"], network.running_mean)  # pyright: ignore
+
+
+def test_warmup_is_linear():
+    settings = small_settings(learning_rate=0.5, warmup_steps=4)
+    assert [settings.learning_rate_at(step) for step in range(1, 7)] == [0.125, 0.25, 0.375, 0.5, 0.5, 0.5]
+    assert small_settings(learning_rate=0.5, warmup_steps=0).learning_rate_at(1) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(steps=0), "steps must be at least 1: got 0"),
+        (dict(batch_size=0), "batch_size must be at least 1"),
+        (dict(learning_rate=0.0), "learning_rate must be positive"),
+        (dict(learning_rate=math.nan), "learning_rate must be positive"),
+        (dict(warmup_steps=-1), "warmup_steps must be 0 or more"),
+        (dict(clip_norm=0.0), "clip_norm must be positive"),
+        (dict(ema_decay=1.0), r"ema_decay must be in \[0, 1\)"),
+        (dict(t_min=0.0), r"t_min must be in \(0, 1\): got 0.0"),
+        (dict(t_min=1.0), r"t_min must be in \(0, 1\): got 1.0"),
+        (dict(precision="16-mixed"), "'32-true' or 'bf16-mixed': got '16-mixed'"),
+        (dict(max_seconds=0.0), "max_seconds must be positive"),
+        (dict(devices=3), "16 does not divide among 3"),
+    ],
+)
+def test_settings_refuse(changes, message):
+    with pytest.raises(ValueError, match=message):
+        small_settings(**changes)
+
+
+def test_metrics_drop_what_a_resumed_run_repeats_and_torn_rows(tmp_path):
+    path = tmp_path / "metrics.csv"
+    metrics = MetricsFile(path, 0)
+    for step in (10, 20, 30):
+        metrics.write(Row(step, 0.1, 1.0, 1e-4, 5.0, float(step)))
+    metrics.close()
+    with path.open("a") as file:
+        file.write("40,0.2,1")
+    metrics = MetricsFile(path, 20)
+    metrics.write(Row(25, 0.3, 1.0, 1e-4, 5.0, 25.0))
+    metrics.close()
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["step"], row["loss"]) for row in rows] == [("10", "0.1"), ("20", "0.1"), ("25", "0.3")]
