@@ -20,10 +20,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Kernel", "cholesky", "linear_kernel", "mix", "outer", "product"]
+__all__ = ["Kernel", "cholesky", "linear_kernel", "mix", "outer", "product", "relax"]
 
 TAYLOR_ORDER = 12
 TAYLOR_RADIUS = 0.125  # ‖A‖₁ h: the first omitted term is then below 1e-17 of the sum
+EXCESS_DOUBLINGS = 3  # up to ‖A‖₁ Δb = 1
+FORGOTTEN = 0.1  # share of the stationary variance that is still remembered
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,28 @@ def linear_kernel(a: Float[Tensor, "k k"], d: Float[Tensor, "k k"], db: Float[Te
     excess = (powers @ map_terms).unflatten(-1, (k, k))
     covariance = (powers @ covariance_terms).unflatten(-1, (k, k))
     eye = torch.eye(k, dtype=a.dtype)
+    phi = eye + excess
     for i in range(int(doublings.max()) if doublings.numel() else 0):
         active = (i < doublings)[..., None, None]
-        phi = eye + excess
         covariance = torch.where(active, covariance + product(product(phi, covariance), phi.mT), covariance)
-        excess = torch.where(active, 2.0 * excess + product(excess, excess), excess)
-    return Kernel(eye + excess, 0.5 * (covariance + covariance.mT))
+        if i < EXCESS_DOUBLINGS:  # while Φ is near I it is I + E; once it decays, I + E would cancel and Φ² does not
+            excess = torch.where(active, 2.0 * excess + product(excess, excess), excess)
+            phi = torch.where(active, eye + excess, phi)
+        else:
+            phi = torch.where(active, product(phi, phi), phi)
+    return Kernel(phi, 0.5 * (covariance + covariance.mT))
+
+
+def relax(kernel: Kernel, stationary: Float[Tensor, "k k"]) -> Kernel:
+    """Σ = S − ΦSΦᵀ where most has been forgotten: there it is the more precise form.
+
+    While ΦSΦᵀ is a large part of S the difference cancels on the diagonal; once it is small the doubling sum cancels
+    off the diagonal instead, where Σ returns to S.
+    """
+    remembered = product(product(kernel.mean_map, stationary), kernel.mean_map.mT)
+    diagonal = remembered.diagonal(dim1=-2, dim2=-1) / stationary.diagonal()
+    forgotten = (diagonal.amax(-1) < FORGOTTEN)[..., None, None]
+    return Kernel(kernel.mean_map, torch.where(forgotten, stationary - remembered, kernel.covariance))
 
 
 def _taylor(a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,7 +145,7 @@ def mix(matrix: Float[Tensor, "*B r k"], z: Float[Tensor, "B k *data"]) -> Float
     Element-wise, so that a sample's result does not depend on the size of its batch.
     """
     m = matrix.to(device=z.device, dtype=z.dtype)
-    m = m.reshape(m.shape[:-2] + m.shape[-2:] + (1,) * (z.ndim - 2)) if matrix.ndim > 2 else m[(None, ...) + (None,) * (z.ndim - 2)]
+    m = m.reshape((-1, *m.shape[-2:]) + (1,) * (z.ndim - 2))
     return (m * z.unsqueeze(1)).sum(2) if z.shape[1] > 1 else m[:, :, 0] * z
 
 

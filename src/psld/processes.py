@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.kernels import Kernel, cholesky, linear_kernel, mix, outer, product
+from psld.kernels import Kernel, cholesky, linear_kernel, mix, outer, product, relax
 from psld.recipe import LinearRecipe, RecipeReport
 from psld.schedules import Geometric, Linear, Schedule, as_schedule
 
@@ -103,7 +103,8 @@ class Process:
         return self._transition(s, t)
 
     def _transition(self, s: Float[Tensor, "*B"], t: Float[Tensor, "*B"]) -> Kernel:
-        return linear_kernel(self.drift_matrix, self.diffusion, self.schedule.increment(s, t))
+        kernel = linear_kernel(self.drift_matrix, self.diffusion, self.schedule.increment(s, t))
+        return kernel if self.recipe is None else relax(kernel, self.recipe.covariance)
 
     def marginal(self, t: Times, conditioning: Conditioning = "hsm", jitter: float = 0.0) -> Kernel:
         """z_t given the data.

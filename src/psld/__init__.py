@@ -1,0 +1,63 @@
+"""psld: diffusion models whose forward process comes from the complete recipe.
+
+The names below are loaded on first use, so that `import psld` and `psld --help` stay quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from psld.grids import Grid
+    from psld.kernels import Kernel
+    from psld.predictions import Prediction, ScoreModel
+    from psld.processes import CLD, PSLD, VESDE, VPSDE, HigherOrderLangevin, Process, SubVPSDE
+    from psld.recipe import LinearRecipe, Recipe, RecipeError, RecipeReport
+    from psld.samplers import RK45, SSCS, Ancestral, EulerMaruyama, Exponential, Sampler
+
+_HOME = {
+    "psld.grids": ("Grid",),
+    "psld.kernels": ("Kernel",),
+    "psld.predictions": ("Prediction", "ScoreModel"),
+    "psld.processes": ("CLD", "PSLD", "VESDE", "VPSDE", "HigherOrderLangevin", "Process", "SubVPSDE"),
+    "psld.recipe": ("LinearRecipe", "Recipe", "RecipeError", "RecipeReport"),
+    "psld.samplers": ("RK45", "SSCS", "Ancestral", "EulerMaruyama", "Exponential", "Sampler"),
+}
+
+__all__ = [  # noqa: PLE0604
+    "CLD",
+    "PSLD",
+    "RK45",
+    "SSCS",
+    "VESDE",
+    "VPSDE",
+    "Ancestral",
+    "EulerMaruyama",
+    "Exponential",
+    "Grid",
+    "HigherOrderLangevin",
+    "Kernel",
+    "LinearRecipe",
+    "Prediction",
+    "Process",
+    "Recipe",
+    "RecipeError",
+    "RecipeReport",
+    "Sampler",
+    "ScoreModel",
+    "SubVPSDE",
+]
+
+
+def __getattr__(name: str):
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module 'psld' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,42 @@
+"""Where randomness comes from: one stream a sample, so that a sample does not depend on its batch or its device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["SeededNoise"]
+
+
+class SeededNoise:
+    """Standard normal states, each sample from a generator of its own. Calling it draws the next (B, *shape).
+
+    Args:
+        seeds: one integer a sample.
+        shape: shape of one draw, (k, *data).
+        dtype, device: of what is returned; the draws themselves are float64 on the CPU, the same everywhere.
+    """
+
+    def __init__(
+        self,
+        seeds: Iterable[int],
+        shape: tuple[int, ...],
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ):
+        self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        if not self.generators:
+            raise ValueError("at least one seed is needed, one a sample.")
+        self.shape, self.dtype, self.device = tuple(shape), dtype, device
+
+    def __len__(self) -> int:
+        return len(self.generators)
+
+    def __call__(self) -> Float[Tensor, "B ..."]:
+        draws = torch.empty(len(self), *self.shape, dtype=torch.float64)
+        for row, generator in zip(draws, self.generators, strict=True):
+            torch.randn(self.shape, dtype=torch.float64, generator=generator, out=row)
+        return draws.to(self.device, self.dtype)

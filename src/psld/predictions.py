@@ -1,0 +1,148 @@
+"""What a network predicts, and the exact conversions between ε, the score and x̂₀.
+
+A `ScoreModel` is a network with a meaning. Whatever the network returns, samplers read `.score`, `.eps` or `.x0`:
+
+    score = −L⁻ᵀ ε = −Σ⁻¹ (z − Φ₀ x̂₀),      x̂₀ = wᵀ (L⁻¹ z − ε) / |w|²  with  w = L⁻¹ Φ₀
+
+L and Σ are those of the marginal given x₀ (HSM). Derivation: docs/derivations/statistic.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from psld.kernels import Kernel, mix, outer
+from psld.processes import Conditioning, Process, Times
+
+__all__ = ["Prediction", "Predicts", "ScoreModel"]
+
+Predicts = Literal["eps", "score", "x0", "denoiser"]
+
+
+class Prediction:
+    """One prediction at (z, t), readable in every form. Give exactly one of `x0` and `score`.
+
+    Attributes:
+        x0: E[x₀ | z_t], (B, *data).
+        score: ∇ log p_t(z), (B, k, *data).
+        eps: −Lᵀ score, (B, k, *data): the noise in units of the marginal given x₀.
+    """
+
+    def __init__(
+        self,
+        z: Float[Tensor, "B k *data"],
+        kernel: Kernel,
+        x0: Float[Tensor, "B *data"] | None = None,
+        score: Float[Tensor, "B k *data"] | None = None,
+    ):
+        if (x0 is None) == (score is None):
+            raise ValueError("a Prediction is made from exactly one of x0 and score.")
+        self.z, self.kernel = z, kernel
+        if x0 is not None:
+            self.x0 = x0
+        if score is not None:
+            self.score = score
+
+    @cached_property
+    def score(self) -> Float[Tensor, "B k *data"]:
+        return -mix(self.kernel.whitener.mT, self.eps)
+
+    @cached_property
+    def eps(self) -> Float[Tensor, "B k *data"]:
+        if "score" in self.__dict__:
+            return -mix(self.kernel.cholesky.mT, self.score)
+        return mix(self.kernel.whitener, self.z - outer(self.kernel.mean_map[..., 0], self.x0))
+
+    @cached_property
+    def x0(self) -> Float[Tensor, "B *data"]:
+        return _posterior_mean(self.kernel, self.z, self.eps)
+
+
+class ScoreModel:
+    """A network with a process and a meaning.
+
+    Args:
+        network: called as network(z, t) with z (B, k, *data) and t (B,), and returns (B, r, *data); as
+            network(y, sigma) with an image y (B, *data) and returns x̂₀ when predicts="denoiser".
+        process: the forward process.
+        predicts: "eps" (all k rows, or the last r where noise enters: one for CLD), "score" (k rows), "x0" (one row),
+            or "denoiser", D(y; σ) of the sufficient statistic.
+        conditioning: which marginal's Cholesky factor ε belongs to; matters for predicts="eps" only.
+        jitter: what the network was trained with, on the diagonal of that marginal's covariance.
+
+    Raises:
+        ValueError: unknown `predicts`; at a call, a state or a network output of the wrong shape.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | Callable[..., Tensor],
+        process: Process,
+        predicts: Predicts = "eps",
+        conditioning: Conditioning = "hsm",
+        jitter: float = 0.0,
+    ):
+        if predicts not in ("eps", "score", "x0", "denoiser"):
+            raise ValueError(f"predicts must be 'eps', 'score', 'x0' or 'denoiser': got {predicts!r}.")
+        self.network, self.process, self.predicts = network, process, predicts
+        self.conditioning, self.jitter = conditioning, jitter
+
+    def __call__(self, z: Float[Tensor, "B k *data"], t: Times, **condition: Any) -> Prediction:
+        """The prediction at state z and time t (a number, or one time a sample)."""
+        output = self.output(z, t, **condition)
+        kernel = self.process.marginal(t)
+        if self.predicts == "score":
+            return Prediction(z, kernel, score=output)
+        if self.predicts in ("x0", "denoiser"):
+            return Prediction(z, kernel, x0=output[:, 0] if self.predicts == "x0" else output)
+        trained = self.process.marginal(t, self.conditioning, self.jitter)
+        if output.shape[1] == self.process.k:
+            return Prediction(z, kernel, score=-mix(trained.whitener.mT, output))
+        rows = output.shape[1]
+        known = -mix(trained.whitener.mT[..., -rows:, -rows:], output)  # L⁻ᵀ is upper triangular: the last rows close
+        eps = -mix(kernel.cholesky.mT[..., -rows:, -rows:], known)
+        return Prediction(z, kernel, x0=_posterior_mean(kernel, z, eps))
+
+    def output(self, z: Float[Tensor, "B k *data"], t: Times, **condition: Any) -> Float[Tensor, "B ..."]:
+        """What the network itself returns, in the dtype of z. The network runs in its own precision."""
+        if z.ndim < 2 or z.shape[1] != self.process.k:
+            raise ValueError(
+                f"{self.process!r} has {self.process.k} variables: the state must be (B, {self.process.k}, *data), "
+                f"got {tuple(z.shape)}."
+            )
+        dtype = _input_dtype(self.network, z)
+        if self.predicts == "denoiser":
+            y, sigma = self.process.statistic(z, t)
+            out = self.network(y.to(dtype), sigma.to(z.device, dtype).expand(len(z)), **condition)
+            expected = [(len(z), *z.shape[2:])]
+        else:
+            times = self.process.times(t).to(z.device, dtype).expand(len(z))
+            out = self.network(z.to(dtype), times, **condition)
+            rows = {"x0": {1}, "score": {self.process.k}, "eps": {self.process.k, self.process.noisy_rows}}[self.predicts]
+            expected = [(len(z), r, *z.shape[2:]) for r in sorted(rows)]
+        if tuple(out.shape) not in expected:
+            raise ValueError(
+                f"a network that predicts {self.predicts} under {self.process!r} must return shape "
+                f"{' or '.join(map(str, expected))}: got {tuple(out.shape)}."
+            )
+        return out.to(z.dtype)
+
+
+def _posterior_mean(kernel: Kernel, z: Tensor, eps: Tensor) -> Tensor:
+    """x̂₀ from the last rows of ε, by least squares in units of the noise (exact for one row, and for all)."""
+    rows = eps.shape[1]
+    whitener = kernel.whitener[..., -rows:, :]
+    w = (whitener @ kernel.mean_map[..., :1])[..., 0]
+    weights = (w / w.square().sum(-1, keepdim=True)).unsqueeze(-2)
+    return (mix(weights @ whitener, z) - mix(weights, eps))[:, 0]
+
+
+def _input_dtype(network: nn.Module | Callable[..., Tensor], z: Tensor) -> torch.dtype:
+    parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
+    return next((p.dtype for p in parameters if p.is_floating_point()), z.dtype)

@@ -1,0 +1,112 @@
+"""The loop that every fixed-step sampler shares; a sampler itself is its tables and its step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from psld.grids import Grid
+from psld.kernels import mix
+from psld.noise import SeededNoise
+from psld.predictions import ScoreModel
+from psld.processes import Process
+
+__all__ = ["Noise", "Plan", "Sampler", "Samples", "reverse_drift"]
+
+Noise = Callable[[], Tensor]
+"""Each call returns fresh standard normal draws of the shape of the state, (B, k, *data)."""
+
+
+class Plan(NamedTuple):
+    """A grid with its float64 tables, one row a step; reusable for every batch."""
+
+    grid: Grid
+    tables: Any
+
+
+class Samples(NamedTuple):
+    """What sampling returns: images x (B, *data), last states z (B, k, *data), evaluations a sample nfe (B,)."""
+
+    x: Tensor
+    z: Tensor
+    nfe: Tensor
+
+
+class Sampler(ABC):
+    """Reverses a process along a grid.
+
+    A fixed-step sampler defines `coefficients` (float64 k×k tables for all steps t → s at once) and `step`.
+
+    Attributes:
+        order: order of convergence in the step of the grid; weak order where stochastic.
+        stochastic: whether steps draw noise.
+    """
+
+    order: ClassVar[int]
+    stochastic: ClassVar[bool]
+
+    @abstractmethod
+    def coefficients(self, process: Process, t: Float[Tensor, " n"], s: Float[Tensor, " n"]) -> Any:
+        """Tables for the steps t → s (s < t), each field with a leading dimension over steps."""
+
+    @abstractmethod
+    def step(self, z: Tensor, c: Any, model: ScoreModel, t: Tensor, noise: Noise) -> Tensor:
+        """One step from z at time t, with this step's row `c` of the tables."""
+
+    def prepare(self, process: Process, grid: Grid) -> Plan:
+        """Tabulate a grid for a process."""
+        return Plan(grid, self.coefficients(process, grid.times[:-1], grid.times[1:]))
+
+    def integrate(self, model: ScoreModel, z: Tensor, plan: Plan, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Carry z from the first time of the grid to the last; returns the state and the evaluations a sample."""
+        for i, t in enumerate(plan.grid.times[:-1]):
+            z = self.step(z, type(plan.tables)(*(table[i] for table in plan.tables)), model, t, noise)
+        return z, torch.full((len(z),), plan.grid.steps)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        model: ScoreModel,
+        shape: tuple[int, ...],
+        grid: Grid,
+        seeds: Iterable[int],
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+        plan: Plan | None = None,
+    ) -> Samples:
+        """One sample a seed.
+
+        Args:
+            model: score of the process, of any kind.
+            shape: of one image, (C, H, W) or any other.
+            grid: times, and what becomes of the last state.
+            seeds: one integer a sample; a sample depends on its own seed only.
+            dtype: of the state; the network runs in its own precision. float32 for devices without float64.
+            plan: tables from an earlier `prepare` of the same process and grid.
+        """
+        noise = SeededNoise(seeds, (model.process.k, *shape), dtype, device)
+        z = model.process.prior_sample(noise())
+        z, nfe = self.integrate(model, z, plan or self.prepare(model.process, grid), noise)
+        return finish(model, z, grid, nfe)
+
+
+def finish(model: ScoreModel, z: Tensor, grid: Grid, nfe: Tensor) -> Samples:
+    """From the last state to an image, as the grid says."""
+    end = grid.times[-1]
+    if grid.final == "none":
+        return Samples(model.process.project(z), z, nfe)
+    prediction = model(z, end)
+    if grid.final == "denoise":
+        return Samples(prediction.x0, z, nfe + 1)
+    z = z - end * reverse_drift(model.process, z, prediction.score, end)
+    return Samples(model.process.project(z), z, nfe + 1)
+
+
+def reverse_drift(process: Process, z: Tensor, score: Tensor, t: Tensor) -> Tensor:
+    """f(z, t) − 2βD ∇log p_t: the drift of the reverse SDE, in forward time (Anderson, 1982)."""
+    return mix(process.drift_rate(t), z) - mix(2.0 * process.diffusion_rate(t), score)
