@@ -16,10 +16,13 @@ from psld.noise import SeededNoise
 from psld.predictions import ScoreModel
 from psld.processes import Process
 
-__all__ = ["Noise", "Plan", "Sampler", "Samples", "reverse_drift"]
+__all__ = ["Noise", "Plan", "Sampler", "Samples", "Watcher", "reverse_drift"]
 
 Noise = Callable[[], Tensor]
 """Each call returns fresh standard normal draws of the shape of the state, (B, k, *data)."""
+
+Watcher = Callable[[Tensor, Tensor], object]
+"""Called with (t, z) before each step and after the last: for progress bars and trajectories."""
 
 
 class Plan(NamedTuple):
@@ -62,10 +65,16 @@ class Sampler(ABC):
         """Tabulate a grid for a process."""
         return Plan(grid, self.coefficients(process, grid.times[:-1], grid.times[1:]))
 
-    def integrate(self, model: ScoreModel, z: Tensor, plan: Plan, noise: Noise) -> tuple[Tensor, Tensor]:
+    def integrate(
+        self, model: ScoreModel, z: Tensor, plan: Plan, noise: Noise, watch: Watcher | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Carry z from the first time of the grid to the last; returns the state and the evaluations a sample."""
         for i, t in enumerate(plan.grid.times[:-1]):
+            if watch is not None:
+                watch(t, z)
             z = self.step(z, type(plan.tables)(*(table[i] for table in plan.tables)), model, t, noise)
+        if watch is not None:
+            watch(plan.grid.times[-1], z)
         return z, torch.full((len(z),), plan.grid.steps)
 
     @torch.no_grad()
@@ -78,6 +87,7 @@ class Sampler(ABC):
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
         plan: Plan | None = None,
+        watch: Watcher | None = None,
     ) -> Samples:
         """One sample a seed.
 
@@ -88,10 +98,11 @@ class Sampler(ABC):
             seeds: one integer a sample; a sample depends on its own seed only.
             dtype: of the state; the network runs in its own precision. float32 for devices without float64.
             plan: tables from an earlier `prepare` of the same process and grid.
+            watch: called with (t, z) before each step and after the last (fixed-step samplers).
         """
         noise = SeededNoise(seeds, (model.process.k, *shape), dtype, device)
         z = model.process.prior_sample(noise())
-        z, nfe = self.integrate(model, z, plan or self.prepare(model.process, grid), noise)
+        z, nfe = self.integrate(model, z, plan or self.prepare(model.process, grid), noise, watch)
         return finish(model, z, grid, nfe)
 
 

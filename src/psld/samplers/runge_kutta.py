@@ -60,7 +60,7 @@ class RK45(Sampler):
     def step(self, z, c, model, t, noise):
         raise TypeError("RK45 chooses its own steps: call sample or integrate.")
 
-    def integrate(self, model, z, plan: Plan, noise):
+    def integrate(self, model, z, plan: Plan, noise, watch=None):
         end = float(plan.grid.times[-1])
         t = torch.full((len(z),), float(plan.grid.times[0]), dtype=torch.float64)
         slope = flow(model, z, t)

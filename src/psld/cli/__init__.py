@@ -1,0 +1,54 @@
+"""The program `psld`. Nothing heavy is imported until a subcommand is known."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "train": "train a process on images, from one YAML file",
+    "sample": "draw images from a trained run",
+    "recipe": "say whether a process is stationary and ergodic, and why not",
+    "demo": "train PSLD on real digits, sample, and measure, in a few minutes on a CPU",
+}
+
+HELP = """usage: psld COMMAND [options]
+
+Diffusion models whose forward process comes from the complete recipe (Pandey & Mandt, ICCV 2023).
+
+commands:
+{commands}
+
+options:
+  -h, --help     this text; `psld COMMAND --help` for one command
+  --version      the installed version
+
+example:
+  psld demo
+  psld sample runs/demo --num 64 --steps 20 --out runs/more
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code (0 done, 1 refused or failed, 2 wrong usage)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP.format(commands="\n".join(f"  {name:<14} {text}" for name, text in COMMANDS.items())), end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from psld import __version__
+
+        print(f"psld {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"psld: no command {name!r}. Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    command = importlib.import_module(f"psld.cli.{name}")
+    try:
+        return command.run(rest)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"psld {name}: {error}", file=sys.stderr)
+        return 1

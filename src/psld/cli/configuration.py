@@ -1,0 +1,86 @@
+"""One YAML file a run: the classes it names, typed and checked, and the way back from a checkpoint to a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from torch import nn
+
+from psld.data import ImageData
+from psld.losses import ScoreMatching
+from psld.predictions import Predicts, ScoreModel
+from psld.processes import Conditioning, Process
+from psld.training import TrainingSettings, latest_checkpoint, load_weights
+
+__all__ = ["load_model", "published_config", "run_parser"]
+
+
+def run_parser(description: str = "", epilog: str = "") -> ArgumentParser:
+    """The parser of a run's configuration: seed, process, network, predicts, data, loss, training."""
+    parser = ArgumentParser(prog="psld train", description=description)
+    parser.epilog = epilog
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options below.")
+    parser.add_argument("--seed", type=int, default=0, help="of the initial weights, data order, times and noise")
+    parser.add_subclass_arguments(Process, "process", help="forward process, e.g. psld.PSLD")
+    parser.add_subclass_arguments(nn.Module, "network", help="network, e.g. psld.networks.UNet")
+    parser.add_argument("--predicts", type=Predicts, default="eps", help="what the network's output means")
+    parser.add_argument("--conditioning", type=Conditioning, default="hsm", help="the marginal that ε belongs to")
+    parser.add_argument("--jitter", type=float, default=0.0, help="on the kernel's diagonal (published weights: 1e-9)")
+    parser.add_subclass_arguments(ImageData, "data", help="training images, e.g. psld.data.Digits")
+    parser.add_subclass_arguments(ScoreMatching, "loss", help="psld.losses.HSM or psld.losses.DSM")
+    parser.add_class_arguments(TrainingSettings, "training")
+    parser.add_argument("--image_shape", type=list[int] | None, default=None, help="written by training, not by you")
+    return parser
+
+
+def published_config(name: str) -> Path:
+    """The path of a configuration that comes with psld, by name ("digits").
+
+    Raises:
+        FileNotFoundError: there is none of that name; the message lists those there are.
+    """
+    package = Path(__file__).resolve().parent.parent
+    folders = (package / "configs", package.parent.parent / "configs")  # in a wheel; in a checkout
+    for folder in folders:
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    raise FileNotFoundError(f"no configuration {name!r} comes with psld. There are: {', '.join(known) or 'none'}.")
+
+
+def load_model(path: str | Path, weights: str = "ema", device: str = "cpu") -> tuple[ScoreModel, tuple[int, ...]]:
+    """The score model of a run or checkpoint folder, and the shape of its images.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint or no config.yaml with it.
+        CheckpointError: the weights are broken.
+    """
+    folder = latest_checkpoint(path)
+    if not (folder / "config.yaml").is_file():
+        raise FileNotFoundError(f"{folder} has weights and no config.yaml, so the network is not known.")
+    parser = run_parser()
+    config = parser.parse_path(str(folder / "config.yaml"))
+    if not config.image_shape:
+        raise ValueError(f"{folder / 'config.yaml'} does not say image_shape: write the (C, H, W) of one image there.")
+    wanted = Namespace(process=config.process, network=config.network)
+    parts = _model_parser().instantiate_classes(wanted)
+    network = parts.network
+    load_weights(folder, network, "ema" if weights == "ema" else "online")
+    network.to(device).eval().requires_grad_(False)
+    model = ScoreModel(network, parts.process, config.predicts, config.conditioning, config.jitter)
+    return model, tuple(config.image_shape)
+
+
+def _model_parser() -> ArgumentParser:
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(Process, "process")
+    parser.add_subclass_arguments(nn.Module, "network")
+    return parser
+
+
+def seeded_instances(parser: ArgumentParser, config: Namespace) -> Namespace:
+    """The objects that a configuration names; initial weights depend on its seed only."""
+    torch.manual_seed(config.seed)
+    return parser.instantiate_classes(config)

@@ -1,0 +1,84 @@
+"""`psld recipe`: is this SDE a recipe, and what is it like."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from psld.processes import Process
+from psld.recipe import LinearRecipe, RecipeError
+
+__all__ = ["run"]
+
+DESCRIPTION = """Print the report of a named process or of your own matrices: stationary, ergodic, spectral gap, damping, and
+in words why not. The exit code is 1 unless the law is stationary and unique.
+
+A YAML file of matrices holds either the recipe:    diffusion: [[0, 0], [0, 0.5]]
+                                                    curl: [[0, -0.5], [0.5, 0]]
+                                                    covariance: [[1, 0], [0, 0.25]]
+or an SDE dz = drift·z dt + noise·dw:               drift: [[0, 2], [-0.5, -2]]
+                                                    noise: [[0], [1]]
+                                                    covariance: (optional; solved for when left out)"""
+
+EPILOG = """example: psld recipe --process PSLD --process.gamma 0.02;
+an SDE of your own: psld recipe --matrices my_sde.yaml --json"""
+
+RECIPE_KEYS, SDE_KEYS = {"diffusion", "curl", "covariance"}, {"drift", "noise"}
+
+
+def parser() -> ArgumentParser:
+    """Options of `psld recipe`."""
+    from argparse import RawDescriptionHelpFormatter
+
+    from jsonargparse import DefaultHelpFormatter
+
+    class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+        """Keeps the layout of the description's YAML."""
+
+    options = ArgumentParser(prog="psld recipe", description=DESCRIPTION, formatter_class=Formatter)
+    options.epilog = EPILOG
+    options.add_subclass_arguments(
+        Process, "process", required=False, help="PSLD, CLD, VPSDE, HigherOrderLangevin, VESDE, SubVPSDE"
+    )
+    options.add_argument("--matrices", type=str | None, default=None, help="YAML file of matrices")
+    options.add_argument("--json", action="store_true", help="print the report as JSON")
+    return options
+
+
+def run(arguments: list[str]) -> int:
+    """Print the report; returns 0 when stationary and ergodic, else 1."""
+    options = parser()
+    config = options.parse_args(arguments)
+    if (config.process is None) == (config.matrices is None):
+        raise ValueError("give one of --process and --matrices. Example: psld recipe --process CLD")
+    if config.matrices is not None:
+        report = read_matrices(Path(config.matrices)).check()
+    else:
+        report = options.instantiate_classes(config).process.check()
+    print(json.dumps(report.to_dict(), indent=2) if config.json else report)
+    return 0 if report.ok else 1
+
+
+def read_matrices(path: Path) -> LinearRecipe:
+    """The recipe in a YAML file of matrices.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RecipeError: other keys than those of a recipe or an SDE, or matrices that form none.
+    """
+    try:
+        matrices = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from error
+    keys = set(matrices) if isinstance(matrices, dict) else set()
+    if keys == RECIPE_KEYS:
+        return LinearRecipe(**matrices)
+    if SDE_KEYS <= keys <= SDE_KEYS | {"covariance"}:
+        return LinearRecipe.from_sde(**matrices)
+    raise RecipeError(
+        f"{path} must hold diffusion, curl and covariance, or drift and noise (and covariance): "
+        f"got {', '.join(sorted(map(str, keys))) or 'no keys'}."
+    )

@@ -1,0 +1,69 @@
+"""`psld train`: one YAML file, one run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from psld.cli.configuration import run_parser, seeded_instances
+from psld.training import train
+
+__all__ = ["run", "train_from"]
+
+DESCRIPTION = """Train a process on images. Everything is checked before anything is written.
+
+The run folder gets checkpoints/ (weights, their average, optimizer, configuration; the newest is always usable),
+metrics.csv and tensorboard/. SIGTERM and Ctrl-C write a checkpoint and exit with 143 and 130; --resume goes on from the
+latest checkpoint to the same weights, bit for bit, as a run that was never stopped."""
+
+EPILOG = """example: psld train --config configs/digits.yaml --run runs/digits --training.max_seconds 60;
+to see every option with its value: psld train --config configs/digits.yaml --run runs/digits --print_config"""
+
+
+def parser() -> ArgumentParser:
+    """Options of `psld train`."""
+    options = run_parser(DESCRIPTION, EPILOG)
+    options.add_argument("--run", type=str, required=True, help="folder of the run")
+    options.add_argument("--resume", action="store_true", help="go on from the run's latest checkpoint")
+    options.add_argument("--overwrite", action="store_true", help="replace a run that is there")
+    return options
+
+
+def run(arguments: list[str]) -> int:
+    """Train; returns 0."""
+    options = parser()
+    config = options.parse_args(arguments)
+    print(f"last checkpoint: {train_from(options, config)}")
+    return 0
+
+
+def train_from(options: ArgumentParser, config: Namespace) -> Path:
+    """Train what a parsed configuration says; returns the folder of the last checkpoint.
+
+    Raises:
+        ValueError: a part of the configuration is missing.
+    """
+    missing = [name for name in ("process", "network", "data", "loss") if not config.get(name)]
+    if missing:
+        raise ValueError(f"the configuration does not say {', '.join(missing)}. configs/digits.yaml is an example.")
+    parts = seeded_instances(options, config)
+    saved = config.clone()
+    saved.image_shape = list(parts.data.image_shape)
+    for key in ("config", "run", "resume", "overwrite"):
+        saved.pop(key, None)
+    return train(
+        parts.network,
+        parts.process,
+        parts.data,
+        parts.loss,
+        config.predicts,
+        parts.training,
+        run=config.run,
+        seed=config.seed,
+        resume=config.resume,
+        overwrite=config.overwrite,
+        config_text=run_parser().dump(saved),
+        conditioning=config.conditioning,
+        jitter=config.jitter,
+    )
