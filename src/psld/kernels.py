@@ -121,7 +121,7 @@ def _taylor(a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(map_terms).flatten(1), torch.stack(covariance_terms).flatten(1)
 
 
-def product(a: Float[Tensor, "*B i j"], b: Float[Tensor, "*B j l"]) -> Float[Tensor, "*B i l"]:
+def product(a: Float[Tensor, "*#B i j"], b: Float[Tensor, "*#B j l"]) -> Float[Tensor, "*#B i l"]:
     """A batch of small matrix products, written element-wise: batched 2×2 matmul is slow on a CPU."""
     return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2)
 
