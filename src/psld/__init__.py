@@ -27,7 +27,7 @@ _HOME = {
     "psld.samplers": ("RK45", "SSCS", "Ancestral", "EulerMaruyama", "Exponential", "Sampler"),
 }
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "CLD",
     "PSLD",
     "RK45",

@@ -10,13 +10,11 @@ statistic it is the exact score of *every* linear process:
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.kernels import Kernel, mix, outer, product
+from psld.kernels import Kernel, outer, product
 from psld.predictions import ScoreModel
 from psld.processes import Process, Times
 
@@ -46,7 +44,9 @@ class GaussianMixture:
         self.std = torch.as_tensor(std, dtype=torch.float64).expand(n)
         weights = torch.ones(n) if weights is None else torch.as_tensor(weights)
         if weights.shape != (n,) or not (weights > 0).all():
-            raise ValueError(f"weights must be {n} positive numbers, one a component: got shape {tuple(weights.shape)}.")
+            raise ValueError(
+                f"weights must be {n} positive numbers, one a component: got shape {tuple(weights.shape)}."
+            )
         if not (self.means.isfinite().all() and (self.std >= 0).all()):
             raise ValueError("means must be finite and std ≥ 0.")
         self.log_weights = torch.log_softmax(weights.double().log(), 0)

@@ -1,8 +1,8 @@
 """How the probability flow carries noise from t to s when x̂₀ is held constant.
 
 With the score of a constant x̂₀ the flow is linear: z_s = Φ₀(s) x̂₀ + Ψ(s, t) (z_t − Φ₀(t) x̂₀), where Ψ solves
-dΨ/dt = β (A + D Σ⁻¹) Ψ. Since Ψ Σ_t Ψᵀ = Σ_s, Ψ = L_s O L_t⁻¹ with O orthogonal; only the rotation is integrated, which is
-smooth in log t and stays orthogonal under Gauss–Legendre collocation. Derivation: docs/derivations/exponential.md.
+dΨ/dt = β (A + D Σ⁻¹) Ψ. Since Ψ Σ_t Ψᵀ = Σ_s, Ψ = L_s O L_t⁻¹ with O orthogonal; only the rotation is integrated, which
+is smooth in log t and stays orthogonal under Gauss–Legendre collocation. Derivation: docs/derivations/exponential.md.
 """
 
 from __future__ import annotations
@@ -33,18 +33,21 @@ def noise_flow(process: Process, t: Times, s: Times, substeps: int = 32) -> Floa
     """Ψ(s, t), float64, for 0 < s ≤ t ≤ T.
 
     Args:
+        process: the forward process.
+        t: where the noise is.
+        s: where it is carried to.
         substeps: collocation steps in log t between t and s; 32 leave 1e-10 in one step over all of [1e-3, 1].
 
     Raises:
         ValueError: a time is zero, where the noise has no direction.
     """
-    t, s = torch.broadcast_tensors(process.times(t), process.times(s))
-    if (s <= 0).any() or (s > t).any():
+    begin, end = torch.broadcast_tensors(process.times(t), process.times(s))
+    if (end <= 0).any() or (end > begin).any():
         raise ValueError("noise_flow needs 0 < s ≤ t.")
-    start, stop = process.marginal(t), process.marginal(s)
+    start, stop = process.marginal(begin), process.marginal(end)
     if process.k == 1:
         return stop.cholesky / start.cholesky
-    return stop.cholesky @ _rotation(process, t, s, substeps) @ start.whitener
+    return stop.cholesky @ _rotation(process, begin, end, substeps) @ start.whitener
 
 
 def _rotation(process: Process, t: Float[Tensor, "*B"], s: Float[Tensor, "*B"], substeps: int) -> Tensor:

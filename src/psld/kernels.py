@@ -4,8 +4,9 @@ For dz = A z db + √(2D) dw the transition over Δb = b(t) − b(s) has
 
     mean map  Φ = exp(A Δb),      covariance  Σ = ∫₀^Δb e^{Au} 2D e^{Aᵀu} du.
 
-Both are Taylor series on a short step, then doubled: Σ ← Σ + ΦΣΦᵀ, E ← 2E + E² with E = Φ − I. Nothing is subtracted, so
-every entry keeps its relative precision down to t → 0. Derivation and the measured alternatives: docs/derivations/kernel.md.
+Both are Taylor series on a short step, then doubled: Σ ← Σ + ΦΣΦᵀ, E ← 2E + E² with E = Φ − I. Nothing is subtracted,
+so every entry keeps its relative precision down to t → 0. Derivation and measured alternatives:
+docs/derivations/kernel.md.
 
 State is z of shape (B, k, *data); matrices are (k, k) or (B, k, k), kept on the CPU and moved where the state is.
 """

@@ -90,8 +90,9 @@ class ScoreModel:
     ):
         if predicts not in ("eps", "score", "x0", "denoiser"):
             raise ValueError(f"predicts must be 'eps', 'score', 'x0' or 'denoiser': got {predicts!r}.")
-        self.network, self.process, self.predicts = network, process, predicts
-        self.conditioning, self.jitter = conditioning, jitter
+        self.network, self.process, self.jitter = network, process, jitter
+        self.predicts: Predicts = predicts
+        self.conditioning: Conditioning = conditioning
 
     def __call__(self, z: Float[Tensor, "B k *data"], t: Times, **condition: Any) -> Prediction:
         """The prediction at state z and time t (a number, or one time a sample)."""
@@ -124,7 +125,9 @@ class ScoreModel:
         else:
             times = self.process.times(t).to(z.device, dtype).expand(len(z))
             out = self.network(z.to(dtype), times, **condition)
-            rows = {"x0": {1}, "score": {self.process.k}, "eps": {self.process.k, self.process.noisy_rows}}[self.predicts]
+            rows = {"x0": {1}, "score": {self.process.k}, "eps": {self.process.k, self.process.noisy_rows}}[
+                self.predicts
+            ]
             expected = [(len(z), r, *z.shape[2:]) for r in sorted(rows)]
         if tuple(out.shape) not in expected:
             raise ValueError(

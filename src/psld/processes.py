@@ -97,10 +97,10 @@ class Process:
 
     def transition(self, s: Times, t: Times) -> Kernel:
         """z_t given z_s, for 0 ≤ s ≤ t ≤ T. Matrices are float64 of shape (…, k, k)."""
-        s, t = torch.broadcast_tensors(self.times(s), self.times(t))
-        if (s > t).any():
+        start, stop = torch.broadcast_tensors(self.times(s), self.times(t))
+        if (start > stop).any():
             raise ValueError("transition(s, t) runs forward in time: every s must be ≤ t.")
-        return self._transition(s, t)
+        return self._transition(start, stop)
 
     def _transition(self, s: Float[Tensor, "*B"], t: Float[Tensor, "*B"]) -> Kernel:
         kernel = linear_kernel(self.drift_matrix, self.diffusion, self.schedule.increment(s, t))
@@ -243,7 +243,9 @@ class PSLD(Process):
     ):
         nu = gamma + 4.0 if nu is None else nu
         if gamma < 0 or nu <= 0 or kappa < 0:
-            raise ValueError(f"PSLD needs gamma ≥ 0, nu > 0, kappa ≥ 0: got gamma = {gamma}, nu = {nu}, kappa = {kappa}.")
+            raise ValueError(
+                f"PSLD needs gamma ≥ 0, nu > 0, kappa ≥ 0: got gamma = {gamma}, nu = {nu}, kappa = {kappa}."
+            )
         if mass is None:
             if gamma == nu:
                 raise ValueError(f"no mass is critical when gamma = nu = {gamma}: give mass, or another nu.")
@@ -268,9 +270,7 @@ class CLD(PSLD):
     Args: as for `PSLD`.
     """
 
-    def __init__(
-        self, nu: float = 4.0, kappa: float = 0.04, beta: float | Schedule = 8.0, mass: float | None = None
-    ):
+    def __init__(self, nu: float = 4.0, kappa: float = 0.04, beta: float | Schedule = 8.0, mass: float | None = None):
         super().__init__(gamma=0.0, nu=nu, kappa=kappa, beta=beta, mass=mass)
 
     def __repr__(self) -> str:

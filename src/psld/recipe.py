@@ -62,12 +62,16 @@ class RecipeReport:
     def __str__(self) -> str:
         rows = [("variables", str(self.variables), "")]
         if self.diffusion_min_eigenvalue is not None:
-            rows.append(("diffusion matrix D", "positive semi-definite", f"min λ = {self.diffusion_min_eigenvalue:.3g}"))
+            rows.append(
+                ("diffusion matrix D", "positive semi-definite", f"min λ = {self.diffusion_min_eigenvalue:.3g}")
+            )
         if self.curl_asymmetry is not None:
             rows.append(("curl matrix Q", "skew-symmetric", f"max |Q + Qᵀ| = {self.curl_asymmetry:.3g}"))
         residual = "" if self.lyapunov_residual is None else f"max |A S + S Aᵀ + 2D| = {self.lyapunov_residual:.3g}"
         rows.append(("stationary", _yes(self.stationary), residual))
-        reached = "" if self.reached_variables is None else f"noise reaches {self.reached_variables} of {self.variables}"
+        reached = (
+            "" if self.reached_variables is None else f"noise reaches {self.reached_variables} of {self.variables}"
+        )
         rows.append(("ergodic", _yes(self.ergodic), reached))
         if self.spectral_gap is not None:
             rows.append(("spectral gap", f"{self.spectral_gap:.6g}", "slowest rate, per unit of ∫β dt"))
@@ -151,7 +155,9 @@ class LinearRecipe:
         a = _square("drift", drift)
         g = _matrix("noise", noise)
         if len(g) != len(a):
-            raise RecipeError(f"noise must have {len(a)} rows, one a variable of the drift: got shape {tuple(g.shape)}.")
+            raise RecipeError(
+                f"noise must have {len(a)} rows, one a variable of the drift: got shape {tuple(g.shape)}."
+            )
         d = 0.5 * g @ g.T
         s = _solve_lyapunov(a, d) if covariance is None else _square("covariance", covariance, len(a))
         _require_symmetric("covariance", s)
@@ -160,8 +166,8 @@ class LinearRecipe:
         if worst > TOLERANCE * max(1.0, float(s.abs().max() * a.abs().max()), float(d.abs().max())):
             i, j = divmod(int(residual.abs().argmax()), len(a))
             raise RecipeError(
-                f"N(0, covariance) is not stationary: max |A S + S Aᵀ + G Gᵀ| = {worst:.6g} at entry ({i}, {j}), so the "
-                f"covariance of variables {i} and {j} keeps {'growing' if residual[i, j] > 0 else 'falling'}. "
+                f"N(0, covariance) is not stationary: max |A S + S Aᵀ + G Gᵀ| = {worst:.6g} at entry ({i}, {j}): "
+                f"the covariance of variables {i} and {j} keeps {'growing' if residual[i, j] > 0 else 'falling'}. "
                 "Leave covariance out to have it solved for."
             )
         q = -(a @ s + d)
@@ -295,7 +301,9 @@ def _require_symmetric(name: str, matrix: Tensor) -> None:
     gap = (matrix - matrix.T).abs()
     if gap.max() > TOLERANCE * matrix.abs().max():
         i, j = divmod(int(gap.argmax()), len(matrix))
-        raise RecipeError(f"{name} must be symmetric: entries ({i}, {j}) and ({j}, {i}) differ by {float(gap.max()):.6g}.")
+        raise RecipeError(
+            f"{name} must be symmetric: entries ({i}, {j}) and ({j}, {i}) differ by {float(gap.max()):.6g}."
+        )
 
 
 def _require_semidefinite(diffusion: Tensor) -> None:
@@ -315,7 +323,8 @@ def _require_skew(curl: Tensor) -> None:
         lower = curl.tril(-1) if curl.tril(-1).any() else -curl.triu(1).T
         hint = [[round(float(v), 6) for v in row] for row in (lower - lower.T).tolist()]
         raise RecipeError(
-            f"curl must be skew-symmetric: max |Q + Qᵀ| = {float(gap.max()):.6g} at entry ({i}, {j}). Did you mean {hint}?"
+            f"curl must be skew-symmetric: max |Q + Qᵀ| = {float(gap.max()):.6g} at entry ({i}, {j}). "
+            f"Did you mean {hint}?"
         )
 
 

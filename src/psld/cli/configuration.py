@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from psld.data import ImageData
@@ -14,14 +15,14 @@ from psld.predictions import Predicts, ScoreModel
 from psld.processes import Conditioning, Process
 from psld.training import TrainingSettings, latest_checkpoint, load_weights
 
-__all__ = ["load_model", "published_config", "run_parser"]
+__all__ = ["instances", "load_model", "published_config", "run_parser", "seeded_instances"]
 
 
 def run_parser(description: str = "", epilog: str = "") -> ArgumentParser:
     """The parser of a run's configuration: seed, process, network, predicts, data, loss, training."""
     parser = ArgumentParser(prog="psld train", description=description)
     parser.epilog = epilog
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options below.")
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
     parser.add_argument("--seed", type=int, default=0, help="of the initial weights, data order, times and noise")
     parser.add_subclass_arguments(Process, "process", help="forward process, e.g. psld.PSLD")
     parser.add_subclass_arguments(nn.Module, "network", help="network, e.g. psld.networks.UNet")
@@ -65,7 +66,7 @@ def load_model(path: str | Path, weights: str = "ema", device: str = "cpu") -> t
     if not config.image_shape:
         raise ValueError(f"{folder / 'config.yaml'} does not say image_shape: write the (C, H, W) of one image there.")
     wanted = Namespace(process=config.process, network=config.network)
-    parts = _model_parser().instantiate_classes(wanted)
+    parts = instances(_model_parser(), wanted)
     network = parts.network
     load_weights(folder, network, "ema" if weights == "ema" else "online")
     network.to(device).eval().requires_grad_(False)
@@ -80,7 +81,12 @@ def _model_parser() -> ArgumentParser:
     return parser
 
 
+def instances(parser: ArgumentParser, config: Namespace) -> Namespace:
+    """The objects that a configuration names."""
+    return cast(Namespace, parser.instantiate_classes(config))
+
+
 def seeded_instances(parser: ArgumentParser, config: Namespace) -> Namespace:
     """The objects that a configuration names; initial weights depend on its seed only."""
     torch.manual_seed(config.seed)
-    return parser.instantiate_classes(config)
+    return instances(parser, config)

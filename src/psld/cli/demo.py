@@ -47,7 +47,9 @@ def run(arguments: list[str]) -> int:
     """Train, sample, draw and measure; returns 0."""
     options = ArgumentParser(prog="psld demo", description=DESCRIPTION)
     options.epilog = EPILOG
-    options.add_argument("--run", type=str, default="runs/demo", help="folder of the run; a demo that is there is replaced")
+    options.add_argument(
+        "--run", type=str, default="runs/demo", help="folder of the run; a demo that is there is replaced"
+    )
     options.add_argument("--seconds", type=float, default=150.0, help="training time")
     config = options.parse_args(arguments)
     started, folder = time.monotonic(), Path(config.run)

@@ -8,13 +8,14 @@ from pathlib import Path
 import yaml
 from jsonargparse import ArgumentParser
 
+from psld.cli.configuration import instances
 from psld.processes import Process
 from psld.recipe import LinearRecipe, RecipeError
 
 __all__ = ["run"]
 
-DESCRIPTION = """Print the report of a named process or of your own matrices: stationary, ergodic, spectral gap, damping, and
-in words why not. The exit code is 1 unless the law is stationary and unique.
+DESCRIPTION = """Print the report of a named process or of your own matrices: stationary, ergodic, spectral gap,
+damping, and in words why not. The exit code is 1 unless the law is stationary and unique.
 
 A YAML file of matrices holds either the recipe:    diffusion: [[0, 0], [0, 0.5]]
                                                     curl: [[0, -0.5], [0.5, 0]]
@@ -57,7 +58,7 @@ def run(arguments: list[str]) -> int:
     if config.matrices is not None:
         report = read_matrices(Path(config.matrices)).check()
     else:
-        report = options.instantiate_classes(config).process.check()
+        report = instances(options, config).process.check()
     print(json.dumps(report.to_dict(), indent=2) if config.json else report)
     return 0 if report.ok else 1
 

@@ -11,7 +11,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from psld import grids
-from psld.cli.configuration import load_model
+from psld.cli.configuration import instances, load_model
 from psld.evaluation import save_grid, save_images
 from psld.evaluation.pictures import atomic_file
 from psld.grids import Grid
@@ -26,7 +26,7 @@ DESCRIPTION = """Draw images from a trained run: OUT/grid.png, and OUT/images/00
 A sample depends on its own seed (--seed, --seed + 1, …) and not on the batch size, so more images later continue the
 same set."""
 
-EPILOG = """example: psld sample runs/demo --sampler EulerMaruyama --grid paper-quadratic --steps 50 --num 100 --seed 1 --out runs/em;
+EPILOG = """example: psld sample runs/demo --sampler EulerMaruyama --grid paper-quadratic --steps 50 --out runs/em;
 an adaptive sampler with its own options: psld sample runs/demo --sampler RK45 --sampler.rtol 1e-4 --out runs/ode"""
 
 GridName = Literal["log-snr", "uniform", "quadratic", "paper-uniform", "paper-quadratic"]
@@ -39,10 +39,15 @@ def parser() -> ArgumentParser:
     options.add_argument("run", type=str, help="run folder, checkpoint folder, or a folder with model.safetensors")
     options.add_argument("--out", type=str, required=True, help="folder to write; must be new or empty")
     options.add_subclass_arguments(
-        Sampler, "sampler", help="EulerMaruyama, SSCS, Ancestral, Exponential or RK45", default={"class_path": "Exponential"}
+        Sampler,
+        "sampler",
+        help="EulerMaruyama, SSCS, Ancestral, Exponential or RK45",
+        default={"class_path": "Exponential"},
     )
     options.add_argument("--grid", type=GridName, default="log-snr", help="where the steps lie; paper-* stop at 1e-3")
-    options.add_argument("--steps", type=int, default=20, help="network evaluations a sample, the last denoising included")
+    options.add_argument(
+        "--steps", type=int, default=20, help="network evaluations a sample, the last denoising included"
+    )
     options.add_argument("--num", type=int, default=64, help="how many images")
     options.add_argument("--seed", type=int, default=0, help="seed of the first image")
     options.add_argument("--batch_size", type=int, default=256, help="images at a time")
@@ -60,7 +65,13 @@ def make_grid(name: GridName, process: Process, nfe: int) -> Grid:
 
 
 def generate(
-    sampler: Sampler, model: ScoreModel, shape: tuple[int, ...], grid: Grid, seeds: range, batch_size: int, device: str = "cpu"
+    sampler: Sampler,
+    model: ScoreModel,
+    shape: tuple[int, ...],
+    grid: Grid,
+    seeds: range,
+    batch_size: int,
+    device: str = "cpu",
 ) -> Iterator[Samples]:
     """Samples in batches, one a seed, from one table of coefficients, with a progress bar on a terminal."""
     from tqdm import tqdm
@@ -79,14 +90,15 @@ def run(arguments: list[str]) -> int:
     config = options.parse_args(arguments)
     if config.num < 1 or config.batch_size < 1 or config.steps < 1:
         raise ValueError(
-            f"--num, --steps and --batch_size must be at least 1: got {config.num}, {config.steps}, {config.batch_size}."
+            "--num, --steps and --batch_size must be at least 1: "
+            f"got {config.num}, {config.steps}, {config.batch_size}."
         )
     out = Path(config.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is there already and is not an empty folder: give another --out, or remove it.")
     model, shape = load_model(config.run, config.weights, config.device)
     grid = make_grid(config.grid, model.process, config.steps)
-    sampler = options.instantiate_classes(config).sampler
+    sampler = instances(options, config).sampler
     seeds = range(config.seed, config.seed + config.num)
     batches = list(generate(sampler, model, shape, grid, seeds, config.batch_size, config.device))
     images = torch.cat([batch.x for batch in batches]).float().clamp(-1, 1).cpu()

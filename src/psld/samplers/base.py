@@ -97,6 +97,7 @@ class Sampler(ABC):
             grid: times, and what becomes of the last state.
             seeds: one integer a sample; a sample depends on its own seed only.
             dtype: of the state; the network runs in its own precision. float32 for devices without float64.
+            device: of the state; the network must be there.
             plan: tables from an earlier `prepare` of the same process and grid.
             watch: called with (t, z) before each step and after the last (fixed-step samplers).
         """

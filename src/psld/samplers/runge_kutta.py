@@ -2,9 +2,9 @@
 
     dz/dt = f(z, t) − βD ∇log p_t(z),      from T down to the end of the grid
 
-Error control a sample, not a batch: a sample then does not depend on its neighbours, and finished samples leave the batch.
-Step control and the choice of the first step follow Hairer, Nørsett & Wanner, "Solving Ordinary Differential Equations I",
-II.4, so that counts of evaluations can be held against scipy's RK45.
+Error control a sample, not a batch: a sample then does not depend on its neighbours, and finished samples leave the
+batch. Step control and the choice of the first step follow Hairer, Nørsett & Wanner, "Solving Ordinary Differential
+Equations I", II.4, so that counts of evaluations can be held against scipy's RK45.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ class RK45(Sampler):
             proposal, last_slope, error = self._attempt(model, z, t, slope, h)
             nfe[active] += 6
             if not error.isfinite().all():
-                raise RuntimeError("the state is no longer finite: check the network, or sample with a smaller tolerance.")
+                raise RuntimeError(
+                    "the state is no longer finite: check the network, or sample with a smaller tolerance."
+                )
             accepted = error < 1.0
             factor = (SAFETY * error.clamp(min=1e-10) ** -0.2).clamp(SHRINK, GROW)
             factor = torch.where(~accepted | rejected, factor.clamp(max=1.0), factor)
@@ -90,7 +92,9 @@ class RK45(Sampler):
             z, slope = z[on_device], slope[on_device]
         raise RuntimeError(f"{len(active)} samples need more than {self.max_steps} steps: loosen rtol = {self.rtol}.")
 
-    def _attempt(self, model: ScoreModel, z: Tensor, t: Tensor, slope: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _attempt(
+        self, model: ScoreModel, z: Tensor, t: Tensor, slope: Tensor, h: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """One step of size h down from t: the new state, the slope there, and the error in units of the tolerance."""
         slopes = [slope]
         for node, weights in zip(C[1:], A[1:], strict=True):

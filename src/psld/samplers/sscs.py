@@ -1,12 +1,13 @@
 """Symmetric splitting with the stationary reversal solved exactly (SSCS), for any linear recipe.
 
-The reverse SDE is the reversal of the *stationary* process, an Ornstein–Uhlenbeck process with Q → −Q, plus what the score
-differs from the stationary one:
+The reverse SDE is the reversal of the *stationary* process, an Ornstein–Uhlenbeck process with Q → −Q, plus what the
+score differs from the stationary one:
 
     −f + 2D ∇log p_t  =  −(D − Q) S⁻¹ z   +   2D (∇log p_t + S⁻¹ z)
 
-One step: half a step of the first part from its exact kernel, a full Euler step of the second, half a step of the first.
-Source: Dockhorn et al. (2022), §3.3, for CLD; Pandey & Mandt (2023), appendix, for PSLD. Derivation: docs/derivations/sscs.md.
+One step: half a step of the first part from its exact kernel, a full Euler step of the second, half a step of the
+first. Source: Dockhorn et al. (2022), §3.3, for CLD; Pandey & Mandt (2023), appendix, for PSLD. Derivation:
+docs/derivations/sscs.md.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class SSCS(Sampler):
 
     def coefficients(self, process, t, s):
         if process.recipe is None:
-            raise ValueError(f"SSCS splits off the stationary law, and {process!r} has none. Use EulerMaruyama or Ancestral.")
+            raise ValueError(
+                f"SSCS splits off the stationary law, and {process!r} has none. Use EulerMaruyama or Ancestral."
+            )
         back = process.recipe.reversed()
         db = process.schedule.increment(s, t)
         half = relax(linear_kernel(back.drift_matrix, back.diffusion, 0.5 * db), back.covariance)

@@ -1,0 +1,150 @@
+"""Losses against their definition written out, and their minimiser against the exact score."""
+
+import pytest
+import torch
+
+from psld import exact
+from psld.losses import DSM, HSM
+from psld.predictions import ScoreModel
+from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin
+
+PROCESSES = [VPSDE(), CLD(), PSLD(0.25), HigherOrderLangevin(3)]
+LOSSES = [HSM(), DSM()]
+
+every_process = pytest.mark.parametrize("process", PROCESSES, ids=repr)
+every_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
+
+
+class Recorder:
+    """A network that keeps what it was shown and answers tanh of it."""
+
+    def __init__(self, rows=None):
+        self.rows = rows
+
+    def __call__(self, z, t):
+        self.z, self.t = z, t
+        return torch.tanh(z if self.rows is None else z[:, -self.rows :])
+
+
+def batch(n=6):
+    generator = torch.Generator().manual_seed(2)
+    x0 = torch.randn(n, 3, 4, dtype=torch.float64, generator=generator)
+    return x0, torch.linspace(0.05, 0.95, n, dtype=torch.float64)
+
+
+def by_hand(process, loss, x0, t, seed, jitter=0.0):
+    """z_t, ε, Φ₀ and L, dimension by dimension with torch.linalg."""
+    generator = torch.Generator().manual_seed(seed)
+    kernel = process.marginal(t, loss.conditioning, jitter)
+    factor = torch.linalg.cholesky(kernel.covariance)
+    eps = torch.randn(len(x0), process.k, *x0.shape[1:], dtype=torch.float64, generator=generator)
+    z0 = torch.cat([x0[:, None], torch.zeros(len(x0), process.k - 1, *x0.shape[1:], dtype=torch.float64)], 1)
+    if loss.conditioning == "dsm" and process.k > 1:
+        draw = torch.randn(len(x0), process.k - 1, *x0.shape[1:], dtype=torch.float64, generator=generator)
+        z0[:, 1:] = process.initial_covariance.diagonal()[1:].sqrt().reshape(-1, 1, 1) * draw
+    z_t = torch.einsum("bij,bjcd->bicd", kernel.mean_map, z0) + torch.einsum("bij,bjcd->bicd", factor, eps)
+    return z_t, eps, factor
+
+
+@every_process
+@every_loss
+@pytest.mark.parametrize("jitter", [0.0, 1e-3])
+def test_eps_loss_is_the_mean_squared_error_of_the_noise(process, loss, jitter):
+    x0, t = batch()
+    network = Recorder()
+    model = ScoreModel(network, process, "eps", loss.conditioning, jitter)
+    value = loss(model, x0, t, torch.Generator().manual_seed(5))
+    z_t, eps, _ = by_hand(process, loss, x0, t, 5, jitter)
+    torch.testing.assert_close(network.z, z_t, rtol=0, atol=1e-12)
+    assert value.shape == (6,) and torch.equal(network.t, t)
+    torch.testing.assert_close(value, (torch.tanh(z_t) - eps).square().mean((1, 2, 3)), rtol=1e-12, atol=0)
+
+
+@every_loss
+@pytest.mark.parametrize("process", [CLD(), HigherOrderLangevin(3)], ids=repr)
+def test_a_network_of_the_noisy_rows_is_asked_for_those_alone(process, loss):
+    x0, t = batch()
+    model = ScoreModel(Recorder(rows=1), process, "eps", loss.conditioning)
+    value = loss(model, x0, t, torch.Generator().manual_seed(5))
+    z_t, eps, _ = by_hand(process, loss, x0, t, 5)
+    torch.testing.assert_close(value, (torch.tanh(z_t) - eps)[:, -1].square().mean((1, 2)), rtol=1e-12, atol=0)
+
+
+@every_process
+@every_loss
+def test_losses_of_score_x0_and_denoiser(process, loss):
+    x0, t = batch()
+    z_t, eps, factor = by_hand(process, loss, x0, t, 5)
+
+    def value(network, predicts):
+        return loss(ScoreModel(network, process, predicts), x0, t, torch.Generator().manual_seed(5))
+
+    noise_of_score = -torch.einsum("bji,bjcd->bicd", factor, torch.tanh(z_t))
+    torch.testing.assert_close(
+        value(Recorder(), "score"), (noise_of_score - eps).square().mean((1, 2, 3)), rtol=1e-12, atol=0
+    )
+    image = (torch.tanh(z_t[:, -1]) - x0).square().mean((1, 2))
+    torch.testing.assert_close(value(Recorder(rows=1), "x0"), image, rtol=1e-12, atol=0)
+    y, _ = process.statistic(z_t, t)
+    torch.testing.assert_close(
+        value(Recorder(), "denoiser"), (torch.tanh(y) - x0).square().mean((1, 2)), rtol=1e-9, atol=0
+    )
+
+
+@every_process
+@every_loss
+def test_minimiser_on_gaussian_data_is_the_exact_score(process, loss):
+    """A linear network is fitted by one Newton step on the loss itself (it is quadratic), and held against −Lᵀ∇log p."""
+    n, k, time, mean, std = 100_000, process.k, 0.4, 0.3, 0.7
+    generator = torch.Generator().manual_seed(3)
+    x0 = mean + std * torch.randn(n, 1, dtype=torch.float64, generator=generator)
+    t = torch.full((n,), time, dtype=torch.float64)
+    factor = process.marginal(time, loss.conditioning).cholesky
+    marginal = process.marginal(time)
+    signal = marginal.mean_map[:, 0]
+    covariance = marginal.covariance + std**2 * torch.outer(signal, signal)
+    slope = factor.T @ torch.linalg.inv(covariance)
+    exact_coefficients = torch.cat([slope, -slope @ signal[:, None] * mean], 1)
+
+    features = []
+
+    def objective(coefficients):
+        def network(z, t):
+            features.append(torch.cat([z.detach(), torch.ones_like(z[:, :1])], 1)[..., 0])
+            return (z[..., 0] @ coefficients[:, :k].T + coefficients[:, k])[..., None]
+
+        model = ScoreModel(network, process, "eps", loss.conditioning)
+        return loss(model, x0, t, torch.Generator().manual_seed(4)).mean()
+
+    start = torch.zeros(k, k + 1, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(objective(start), start)
+    gram = features[0].T @ features[0]
+    fitted = start.detach() - 0.5 * k * n * gradient @ torch.linalg.inv(gram)  # Hessian: 2 ZᵀZ / (k n) for each row
+    standard_error = torch.linalg.inv(gram).diagonal().sqrt()  # the residual variance is at most 1
+    assert ((fitted - exact_coefficients).abs() / standard_error).max() < 4.0
+
+
+@pytest.mark.parametrize("loss, other", [(HSM(), "dsm"), (DSM(), "hsm")])
+def test_eps_of_the_other_conditioning_is_refused(loss, other):
+    x0, t = batch()
+    with pytest.raises(ValueError, match="give the model conditioning"):
+        loss(ScoreModel(Recorder(), CLD(), "eps", other), x0, t)
+
+
+@every_loss
+def test_a_generator_decides_the_draw(loss):
+    x0, t = batch()
+    model = ScoreModel(Recorder(), PSLD(), "eps", loss.conditioning)
+    first, again, other = (loss(model, x0, t, torch.Generator().manual_seed(seed)) for seed in (7, 7, 8))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_the_exact_model_cannot_be_beaten():
+    """The x₀ loss of the exact denoiser is the posterior variance s²σ²/(s² + σ²)."""
+    data, process = exact.Gaussian(0.3, 0.7, shape=(2,)), PSLD()
+    x0 = data.sample(40_000, torch.Generator().manual_seed(0))
+    t = torch.full((len(x0),), 0.3, dtype=torch.float64)
+    sigma = process.noise_scale(0.3)
+    value = HSM()(data.model(process), x0, t, torch.Generator().manual_seed(1))
+    expected = 0.49 * sigma**2 / (0.49 + sigma**2)
+    assert float(value.mean()) == pytest.approx(float(expected), abs=4 * float(value.std()) / 200)
