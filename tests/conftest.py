@@ -2,7 +2,7 @@
 
 from jaxtyping import install_import_hook
 
-CHECKED = "recipe schedules kernels processes predictions losses exact flows grids noise samplers"
+CHECKED = "recipe schedules kernels processes"
 
 install_import_hook(
     [f"psld.{module}" for module in CHECKED.split()],

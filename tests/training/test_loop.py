@@ -95,7 +95,7 @@ class Amplified(nn.Module):
 def test_an_existing_folder_is_refused_untouched(tmp_path):
     small_run(tmp_path / "run", steps=2)
     before = contents(tmp_path)
-    with pytest.raises(FileExistsError, match=r"latest checkpoint is step-00000002\. Continue it with resume"):
+    with pytest.raises(FileExistsError, match=r"latest checkpoint is step-00000002\. Continue it with --resume"):
         small_run(tmp_path / "run")
     with pytest.raises(ValueError, match="give one of them"):
         small_run(tmp_path / "run", resume=True, overwrite=True)

@@ -83,7 +83,7 @@ def _model_parser() -> ArgumentParser:
 
 def instances(parser: ArgumentParser, config: Namespace) -> Namespace:
     """The objects that a configuration names."""
-    return cast(Namespace, parser.instantiate_classes(config))
+    return cast(Namespace, parser.instantiate(config))
 
 
 def seeded_instances(parser: ArgumentParser, config: Namespace) -> Namespace:

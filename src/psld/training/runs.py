@@ -40,7 +40,8 @@ def require_startable(run: Path, resume: bool, overwrite: bool) -> None:
             f"its latest checkpoint is {latest_checkpoint(run).name}" if has_checkpoint(run) else "it has no checkpoint"
         )
         raise FileExistsError(
-            f"{run} exists, {content}. Continue it with resume, replace it with overwrite, or choose another folder."
+            f"{run} exists, {content}. Continue it with --resume, replace it with --overwrite (in Python resume=True "
+            "and overwrite=True), or choose another folder."
         )
 
 

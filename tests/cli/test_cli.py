@@ -1,0 +1,179 @@
+"""The program as a user meets it: exit codes, files, and refusals that leave nothing behind."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from psld.cli import main
+from psld.cli.configuration import load_model, published_config
+
+SMALL = {
+    "seed": 3,
+    "process": {"class_path": "psld.CLD"},
+    "network": {
+        "class_path": "psld.networks.UNet",
+        "init_args": {
+            "in_channels": 2,
+            "out_channels": 1,
+            "image_size": 8,
+            "width": 8,
+            "multipliers": [1],
+            "blocks": 1,
+            "attention_resolutions": [],
+        },
+    },
+    "data": {"class_path": "psld.data.Digits", "init_args": {"split": "heldout"}},
+    "loss": {"class_path": "psld.losses.HSM"},
+    "training": {"steps": 4, "batch_size": 8, "log_every": 2, "warmup_steps": 0, "tensorboard": False},
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A CLD run of four steps, whose network predicts the one row that has noise."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    assert main(["train", "--config", str(folder / "small.yaml"), "--run", str(folder / "run")]) == 0
+    return folder
+
+
+def test_a_run_knows_its_process_and_image_shape(trained):
+    model, shape = load_model(trained / "run")
+    assert (repr(model.process), shape) == ("CLD()", (1, 8, 8))
+
+
+def test_sample_writes_what_it_says_and_continues_by_seed(trained):
+    for out, num, seed, batch in (("a", 5, 0, 2), ("b", 2, 3, 256)):
+        options = ["--num", str(num), "--seed", str(seed), "--batch_size", str(batch), "--steps", "3"]
+        assert main(["sample", str(trained / "run"), "--out", str(trained / out), *options]) == 0
+    assert Image.open(trained / "a" / "images" / "000004.png").size == (8, 8)
+    first = np.asarray(Image.open(trained / "a" / "images" / "000003.png"), dtype=int)
+    again = np.asarray(Image.open(trained / "b" / "images" / "000000.png"), dtype=int)
+    assert np.abs(first - again).max() <= 1  # the network's own rounding may differ with the batch size
+
+
+def test_sample_npz(trained):
+    options = ["--num", "3", "--steps", "2", "--format", "npz", "--sampler", "Ancestral"]
+    assert main(["sample", str(trained / "run"), "--out", str(trained / "npz"), *options]) == 0
+    assert np.load(trained / "npz" / "samples.npz")["images"].shape == (3, 8, 8, 1)
+
+
+def test_sample_refuses_a_full_folder_and_keeps_it(trained, capsys):
+    (trained / "mine").mkdir()
+    (trained / "mine" / "thesis.txt").write_text("years of work")
+    assert main(["sample", str(trained / "run"), "--out", str(trained / "mine")]) == 1
+    assert "not an empty folder" in capsys.readouterr().err
+    assert [path.name for path in (trained / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_sample_names_runs_that_have_a_checkpoint(trained, capsys):
+    assert main(["sample", str(trained / "nothing"), "--out", str(trained / "x")]) == 1
+    error = capsys.readouterr().err
+    assert "no checkpoint in" in error and "run" in error
+
+
+@pytest.mark.parametrize(("option", "value"), [("--steps", "0"), ("--num", "0")])
+def test_sample_refuses_numbers_below_one(trained, capsys, option, value):
+    assert main(["sample", str(trained / "run"), "--out", str(trained / "y"), option, value]) == 1
+    assert "at least 1" in capsys.readouterr().err and not (trained / "y").exists()
+
+
+def test_train_refuses_a_run_that_is_there(trained, capsys):
+    arguments = ["train", "--config", str(trained / "small.yaml"), "--run", str(trained / "run")]
+    before = sorted(path.name for path in (trained / "run" / "checkpoints").iterdir())
+    assert main(arguments) == 1
+    assert "--resume" in capsys.readouterr().err
+    assert sorted(path.name for path in (trained / "run" / "checkpoints").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"training": {**SMALL["training"], "stepz": 4}}, "stepz"),
+        ({"training": {**SMALL["training"], "steps": "many"}}, "steps"),
+        ({"process": {"class_path": "psld.PSLD", "init_args": {"gama": 0.1}}}, "gama"),
+    ],
+)
+def test_train_refuses_unknown_keys_and_wrong_types(tmp_path, capsys, change, words):
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump({**SMALL, **change}))
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--config", str(tmp_path / "bad.yaml"), "--run", str(tmp_path / "run")])
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_train_refuses_a_network_of_another_process(tmp_path, capsys):
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump({**SMALL, "process": {"class_path": "psld.VPSDE"}}))
+    assert main(["train", "--config", str(tmp_path / "bad.yaml"), "--run", str(tmp_path / "run")]) == 1
+    assert capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_every_published_configuration_can_be_printed(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--config", str(published_config("digits")), "--run", "x", "--print_config"])
+    assert stop.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)["process"]["init_args"]["gamma"] == 0.01
+
+
+@pytest.mark.parametrize(("process", "code"), [("PSLD", 0), ("CLD", 0), ("VESDE", 1), ("SubVPSDE", 1)])
+def test_recipe_exit_codes(capsys, process, code):
+    assert main(["recipe", "--process", process]) == code
+    assert ("why:" in capsys.readouterr().out) == bool(code)
+
+
+def test_recipe_reads_an_sde_as_json(tmp_path, capsys):
+    (tmp_path / "sde.yaml").write_text("drift: [[0, 2], [-0.5, -2]]\nnoise: [[0], [1]]\n")
+    assert main(["recipe", "--matrices", str(tmp_path / "sde.yaml"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["damping"] == "critical" and report["spectral_gap"] == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("diffusion: [[1]]\ncurl: [[1]]\ncovariance: [[1]]\n", "skew"),
+        ("drift: [[0.5]]\nnoise: [[1]]\n", "no stationary law"),
+        ("matrix: [[1]]\n", "must hold"),
+        ("drift: [[", "not YAML"),
+    ],
+)
+def test_recipe_refuses_in_words(tmp_path, capsys, text, words):
+    (tmp_path / "bad.yaml").write_text(text)
+    assert main(["recipe", "--matrices", str(tmp_path / "bad.yaml")]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_help_and_import_load_no_torch():
+    code = (
+        "import sys, psld; from psld.cli import main; assert main(['--help']) == 0; "
+        "print([m for m in ('torch', 'lightning', 'matplotlib', 'jsonargparse') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", ["train", "sample", "recipe", "demo"])
+def test_help_has_an_example(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"example: psld {command}" in capsys.readouterr().out
+
+
+def test_weights_of_another_network_are_refused(trained, tmp_path):
+    model, _ = load_model(trained / "run")
+    assert isinstance(model.network, torch.nn.Module)
+    config = yaml.safe_load((trained / "small.yaml").read_text())
+    config["network"]["init_args"]["width"] = 16
+    other = {**config, "image_shape": [1, 8, 8]}
+    checkpoint = next((trained / "run" / "checkpoints").iterdir())
+    for name in ("model.safetensors", "model_ema.safetensors"):
+        (tmp_path / name).write_bytes((checkpoint / name).read_bytes())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(other))
+    with pytest.raises((ValueError, RuntimeError)):
+        load_model(tmp_path)
