@@ -1,10 +1,17 @@
 """Shapes and types of annotations are checked while the tests run; an installed psld does not pay for it."""
 
-from jaxtyping import install_import_hook
+import jaxtyping
+import pytest
 
 CHECKED = "recipe schedules kernels processes"
 
-install_import_hook(
+jaxtyping.install_import_hook(
     [f"psld.{module}" for module in CHECKED.split()],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",  # the tower: an int passes for a float
 )
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Turns the checks off, for a test of what a user sees who passes something of the wrong type."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

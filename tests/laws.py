@@ -1,7 +1,7 @@
 """Mean and covariance of one data dimension, carried exactly through steps that are affine.
 
-With Gaussian data every score is linear, so a step is z ↦ M z + c + Σⱼ Nⱼ ξⱼ. M, c and Nⱼ are read off by applying the step
-itself to basis states and basis noise: no sampling, and nothing of the step is written a second time.
+With Gaussian data every score is linear, so a step is z ↦ M z + c + Σⱼ Nⱼ ξⱼ. M, c and Nⱼ are read off by applying the
+step itself to basis states and basis noise: no sampling, and nothing of the step is written a second time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from beartype.roar import BeartypeCallHintViolation
+from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from psld import exact
@@ -17,6 +19,9 @@ from psld.grids import Grid
 from psld.predictions import ScoreModel
 from psld.processes import Process
 from psld.samplers import Plan, Sampler
+
+REFUSALS = (ValueError, TypeCheckError, BeartypeCallHintViolation)
+"""What a bad argument raises: the annotations, checked in tests only, may see it before the code does."""
 
 
 class Law(NamedTuple):
@@ -27,18 +32,17 @@ class Law(NamedTuple):
 
 
 class BasisNoise:
-    """Row i of the batch sees a unit vector in one component of one draw, or nothing at all."""
+    """Row i of each step's basis sees a unit vector in one component of one draw, or nothing at all."""
 
-    def __init__(self, rows: int, k: int, first: int):
-        self.rows, self.k, self.next = rows, k, first
+    def __init__(self, steps: int, rows: int, k: int):
+        self.steps, self.rows, self.k, self.next = steps, rows, k, 1 + k
 
     def __call__(self) -> Tensor:
+        assert self.next + self.k <= self.rows, "the step draws more noise than is followed"
         draw = torch.zeros(self.rows, self.k, 1, dtype=torch.float64)
-        for j in range(self.k):
-            if self.next + j < self.rows:
-                draw[self.next + j, j] = 1.0
+        draw[self.next : self.next + self.k, :, 0] = torch.eye(self.k, dtype=torch.float64)
         self.next += self.k
-        return draw
+        return draw.repeat(self.steps, 1, 1)
 
 
 def exact_law(process: Process, data: exact.Gaussian, t: float) -> Law:
@@ -51,15 +55,14 @@ def exact_law(process: Process, data: exact.Gaussian, t: float) -> Law:
 
 def carry(sampler: Sampler, model: ScoreModel, plan: Plan, law: Law, draws: int = 2) -> Law:
     """The law after all steps of a grid, for a step that takes at most `draws` draws of noise."""
-    k = len(law.mean)
+    k, steps = len(law.mean), plan.grid.steps
     rows = 1 + k + draws * k
     basis = torch.zeros(rows, k, 1, dtype=torch.float64)
     basis[1 : 1 + k, :, 0] = torch.eye(k, dtype=torch.float64)
-    for i in range(plan.grid.steps):
-        noise = BasisNoise(rows, k, 1 + k)
-        single = Plan(Grid(plan.grid.times[i : i + 2]), type(plan.tables)(*(table[i : i + 1] for table in plan.tables)))
-        image = sampler.integrate(model, basis, single, noise)[0][..., 0]
-        assert noise.next <= rows, "the step draws more noise than was followed"
+    tables = type(plan.tables)(*(table.repeat_interleave(rows, 0) for table in plan.tables))
+    times = plan.grid.times[:-1].repeat_interleave(rows)  # all steps in one batch: each on its own basis
+    images = sampler.step(basis.repeat(steps, 1, 1), tables, model, times, BasisNoise(steps, rows, k))[..., 0]
+    for image in images.unflatten(0, (steps, rows)):
         columns = (image[1:] - image[0]).T
         move, spread = columns[:, :k], columns[:, k:]
         law = Law(move @ law.mean + image[0], move @ law.covariance @ move.T + spread @ spread.T)

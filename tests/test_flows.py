@@ -24,12 +24,13 @@ def test_flow_carries_the_noise_covariance(process, t, s):
     psi = noise_flow(process, t, s)
     expected = process.marginal(s).covariance
     scale = torch.outer(expected.diagonal(), expected.diagonal()).sqrt()
-    assert ((psi @ process.marginal(t).covariance @ psi.T - expected).abs() / scale).max() < 1e-12
+    bound = 1e-12 if process.k == 2 else 1e-11  # rounding, not integration: the factor of order 3 is worse conditioned
+    assert ((psi @ process.marginal(t).covariance @ psi.T - expected).abs() / scale).max() < bound
 
 
 @pytest.mark.parametrize("process", PHASE_SPACE, ids=repr)
 def test_flow_composes(process):
-    for t, s, r in [(1.0, 0.3, 0.05), (0.9, 0.1, 0.01), (0.05, 0.02, 0.001)]:
+    for t, s, r in [(1.0, 0.3, 0.05), (0.9, 0.1, 0.01), (0.05, 0.02, 0.001), (1.0, 0.05, 0.001)]:
         torch.testing.assert_close(
             whitened(process, s, r) @ whitened(process, t, s), whitened(process, t, r), rtol=0, atol=1e-9
         )

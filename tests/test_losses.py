@@ -94,7 +94,7 @@ def test_losses_of_score_x0_and_denoiser(process, loss):
 @every_process
 @every_loss
 def test_minimiser_on_gaussian_data_is_the_exact_score(process, loss):
-    """A linear network is fitted by one Newton step on the loss itself (it is quadratic), and held against −Lᵀ∇log p."""
+    """A linear network is fitted by one Newton step on the loss itself (quadratic), and held against −Lᵀ∇log p."""
     n, k, time, mean, std = 100_000, process.k, 0.4, 0.3, 0.7
     generator = torch.Generator().manual_seed(3)
     x0 = mean + std * torch.randn(n, 1, dtype=torch.float64, generator=generator)

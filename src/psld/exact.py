@@ -41,7 +41,10 @@ class GaussianMixture:
     ):
         self.means = torch.as_tensor(means, dtype=torch.float64)
         n = len(self.means)
-        self.std = torch.as_tensor(std, dtype=torch.float64).expand(n)
+        std = torch.as_tensor(std, dtype=torch.float64)
+        if std.ndim > 0 and std.shape != (n,):
+            raise ValueError(f"std must be one number or {n}, one a component: got shape {tuple(std.shape)}.")
+        self.std = std.expand(n)
         weights = torch.ones(n) if weights is None else torch.as_tensor(weights)
         if weights.shape != (n,) or not (weights > 0).all():
             raise ValueError(
@@ -86,7 +89,8 @@ class GaussianMixture:
         for mean, std, log_weight in zip(self.means, self.std, self.log_weights, strict=True):
             spread = kernel.covariance + std**2 * product(signal[..., :, None], signal[..., None, :])
             centre = outer(signal, mean.to(z).expand(len(z), *self.data_shape))
-            terms.append(log_weight + Kernel(torch.eye(process.k, dtype=torch.float64), spread).log_prob(z, centre))
+            identity = torch.eye(process.k, dtype=torch.float64).expand_as(spread)
+            terms.append(log_weight + Kernel(identity, spread).log_prob(z, centre))
         return torch.logsumexp(torch.stack(terms), 0)
 
 

@@ -132,7 +132,7 @@ class Process:
         t: Times,
         eps: Float[Tensor, "B k *data"],
         conditioning: Conditioning = "hsm",
-        auxiliary: Float[Tensor, "B k-1 *data"] | None = None,
+        auxiliary: Float[Tensor, "B a *data"] | None = None,
     ) -> Float[Tensor, "B k *data"]:
         """z_t = Φ(t) z₀ + L(t) ε. `auxiliary` is needed for (and only for) conditioning="dsm" with k > 1."""
         return self.marginal(t, conditioning).sample(self.lift(x0, auxiliary), eps)
@@ -140,7 +140,7 @@ class Process:
     # -- data, prior ---------------------------------------------------------------------------------------------
 
     def lift(
-        self, x0: Float[Tensor, "B *data"], auxiliary: Float[Tensor, "B k-1 *data"] | None = None
+        self, x0: Float[Tensor, "B *data"], auxiliary: Float[Tensor, "B a *data"] | None = None
     ) -> Float[Tensor, "B k *data"]:
         """Data into phase space; the auxiliary variables are at their mean, 0, unless given."""
         if auxiliary is None:
@@ -151,7 +151,7 @@ class Process:
         """The data variable of a state."""
         return z[:, 0]
 
-    def initial_auxiliary(self, eps: Float[Tensor, "B k-1 *data"]) -> Float[Tensor, "B k-1 *data"]:
+    def initial_auxiliary(self, eps: Float[Tensor, "B a *data"]) -> Float[Tensor, "B a *data"]:
         """Auxiliary variables at t = 0 from standard normal draws."""
         return mix(cholesky(self.initial_covariance[1:, 1:]), eps) if self.k > 1 else eps
 

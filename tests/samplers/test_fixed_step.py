@@ -58,7 +58,8 @@ def test_finals_by_hand(sampler, process):
     z = none.z
     assert torch.equal(denoise.z, z)
     assert torch.equal(none.x, z[:, 0]) and none.nfe.tolist() == [7] * 4
-    torch.testing.assert_close(denoise.x, DATA.denoiser(*process.statistic(z, end)), rtol=1e-12, atol=1e-12)
+    y, sigma = process.statistic(z, end)
+    torch.testing.assert_close(denoise.x, DATA.denoiser(y, sigma.expand(4)), rtol=1e-12, atol=1e-12)
     assert denoise.nfe.tolist() == euler.nfe.tolist() == [8] * 4
     at_end = z.clone().requires_grad_()
     (score,) = torch.autograd.grad(DATA.log_prob(process, at_end, end).sum(), at_end)

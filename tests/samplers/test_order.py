@@ -1,15 +1,15 @@
 """Every fixed-step sampler reaches the exact reverse law at the order it declares.
 
-On Gaussian data a step is affine, so the law is propagated (laws.py), never sampled. Each run starts from the exact marginal
-at T and is compared at t = 0.1, in units of that law's spread, on log-SNR grids of 64, 128 and 256 steps: the local slopes
-there lie between 0.88 and 1.18 and close in on 1. (Towards t = 1e-3, or on uniform grids, the steps are too long for the last
-decades of noise in phase space and 64 … 512 steps are not yet asymptotic: CLD then shows 0.9 to 1.4.)
+On Gaussian data a step is affine, so the law is propagated (laws.py), never sampled. Each run starts from the exact
+marginal at T and is compared at t = 0.1, in units of that law's spread, on log-SNR grids of 64, 128 and 256 steps:
+there the local slopes lie between 0.88 and 1.17 and close in on 1. (Down to t = 1e-3, or on uniform grids, 64 … 512
+steps in phase space are not yet asymptotic: the steps through those last decades of noise are too long.)
 """
 
-import laws
 import pytest
 import torch
 
+import laws
 from psld import exact
 from psld.grids import log_snr
 from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin

@@ -64,7 +64,9 @@ class RK45(Sampler):
         end = float(plan.grid.times[-1])
         t = torch.full((len(z),), float(plan.grid.times[0]), dtype=torch.float64)
         slope = flow(model, z, t)
+        _check_finite(slope)
         h = self._first_step(model, z, t, slope, end)
+        _check_finite(h)
         nfe = torch.full((len(z),), 2)
         rejected = torch.zeros(len(z), dtype=torch.bool)
         result, active = torch.empty_like(z), torch.arange(len(z))
@@ -72,10 +74,7 @@ class RK45(Sampler):
             h = torch.minimum(h, t - end)
             proposal, last_slope, error = self._attempt(model, z, t, slope, h)
             nfe[active] += 6
-            if not error.isfinite().all():
-                raise RuntimeError(
-                    "the state is no longer finite: check the network, or sample with a smaller tolerance."
-                )
+            _check_finite(error)
             accepted = error < 1.0
             factor = (SAFETY * error.clamp(min=1e-10) ** -0.2).clamp(SHRINK, GROW)
             factor = torch.where(~accepted | rejected, factor.clamp(max=1.0), factor)
@@ -121,6 +120,11 @@ def flow(model: ScoreModel, z: Float[Tensor, "B k *data"], t: Float[Tensor, " B"
     """dz/dt of the probability flow, in forward time."""
     process = model.process
     return mix(process.drift_rate(t), z) - mix(process.diffusion_rate(t), model(z, t).score)
+
+
+def _check_finite(values: Tensor) -> None:
+    if not values.isfinite().all():
+        raise RuntimeError("the state is no longer finite: check the network, or sample with a smaller tolerance.")
 
 
 def _combine(weights, slopes: list[Tensor]) -> Tensor:
