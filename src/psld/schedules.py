@@ -73,19 +73,21 @@ class Cosine(Schedule):
 
     def __init__(self, total: float = 10.0, offset: float = 0.008):
         self.total, self.offset = _positive("total", total), _positive("offset", offset)
-        self.start = 0.5 * math.pi * self.offset / (1.0 + self.offset)
-        self.stop = math.acos(math.cos(self.start) * math.exp(-0.5 * self.total))
+        start = 0.5 * math.pi * self.offset / (1.0 + self.offset)
+        # kept as angles below π/2, where cos θ is the sine of a small number that does not round away
+        self.start, self.stop = 0.5 * math.pi - start, math.asin(math.cos(start) * math.exp(-0.5 * self.total))
 
     def angle(self, t):
-        return self.start + t * (self.stop - self.start)
+        """π/2 − θ(t)."""
+        return (1.0 - t) * self.start + t * self.stop
 
     def __call__(self, t):
-        return 2.0 * (self.stop - self.start) * torch.tan(self.angle(t))
+        return 2.0 * (self.start - self.stop) / torch.tan(self.angle(t))
 
     def increment(self, s, t):
-        # cos θ_t − cos θ_s as a product, so that the logarithm never sees a difference of near-equal numbers
-        half_width, centre = 0.5 * (t - s) * (self.stop - self.start), 0.5 * (self.angle(t) + self.angle(s))
-        return -2.0 * torch.log1p(-2.0 * torch.sin(centre) * torch.sin(half_width) / torch.cos(self.angle(s)))
+        # cos θ_s − cos θ_t as a product, so that the logarithm never sees a difference of near-equal numbers
+        half_width, centre = 0.5 * (t - s) * (self.start - self.stop), 0.5 * (self.angle(t) + self.angle(s))
+        return 2.0 * torch.log1p(2.0 * torch.cos(centre) * torch.sin(half_width) / torch.sin(self.angle(t)))
 
     def __repr__(self) -> str:
         return f"Cosine(total={self.total:g}, offset={self.offset:g})"
