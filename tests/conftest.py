@@ -11,6 +11,11 @@ jaxtyping.install_import_hook(
 )
 
 
+def pytest_configure(config):
+    # beartype looks at a random row of a nested list, which hypothesis takes for randomness in a strategy
+    config.addinivalue_line("filterwarnings", "ignore:Do not use the `random` module inside strategies")
+
+
 @pytest.fixture
 def unchecked(monkeypatch):
     """Turns the checks off, for a test of what a user sees who passes something of the wrong type."""

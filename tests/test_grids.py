@@ -1,5 +1,7 @@
 """Grids against their formulas."""
 
+from typing import Literal
+
 import pytest
 import torch
 
@@ -42,7 +44,8 @@ def test_nfe_counts_the_last_call(make, final, steps):
 
 def test_paper_convention():
     """N − 1 steps from T to 1e-3 and one noise-free Euler step; quadratic: t_i = ε + (T − ε)(1 − i/(N − 1))²."""
-    for spacing, power in (("uniform", 1), ("quadratic", 2)):
+    powers: dict[Literal["uniform", "quadratic"], int] = {"uniform": 1, "quadratic": 2}
+    for spacing, power in powers.items():
         grid = paper(PSLD(), 1000, spacing)
         i = torch.arange(1000, dtype=torch.float64)
         close(grid.times, 1e-3 + 0.999 * (1 - i / 999) ** power)

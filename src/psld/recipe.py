@@ -132,7 +132,7 @@ class LinearRecipe:
             reached_variables=reached,
             eigenvalues=tuple(complex(v) for v in eigenvalues.tolist()),
             spectral_gap=max(0.0, float(-eigenvalues.real.max())) if ergodic else 0.0,
-            damping=_damping(eigenvalues, self.curl),
+            damping=_damping(self) if ergodic else None,
         )
 
     def reversed(self) -> LinearRecipe:
@@ -343,7 +343,10 @@ def _solve_lyapunov(a: Tensor, d: Tensor) -> Tensor:
     s = 0.5 * (s + s.T)
     reached = _controllable_dimension(a, d)
     if reached < len(a):
-        raise RecipeError("the stationary law is degenerate: " + _why_not_ergodic(len(a), reached, d))
+        raise RecipeError(
+            f"the stationary law is degenerate: noise reaches only {reached} of {len(a)} directions (rank of [D, AD, …]), "
+            "the variance of the others falls to 0."
+        )
     return s
 
 
@@ -369,14 +372,19 @@ def _why_not_ergodic(k: int, reached: int, d: Tensor) -> str:
     )
 
 
-def _damping(eigenvalues: Tensor, curl: Tensor) -> str:
-    scale = float(eigenvalues.abs().max())
-    # k coinciding eigenvalues of a defective matrix are computed only to about ε^(1/k)
-    blur = 10.0 * scale * torch.finfo(torch.float64).eps ** (1.0 / len(eigenvalues))
-    spread = (eigenvalues[:, None] - eigenvalues[None, :]).abs() + scale * torch.eye(len(eigenvalues))
-    if len(eigenvalues) > 1 and curl.any() and spread.min() <= blur and eigenvalues.imag.abs().max() <= blur:
-        return "critical"
-    return "under" if eigenvalues.imag.abs().max() > TOLERANCE * scale else "over"
+def _damping(recipe: LinearRecipe) -> str:
+    # in units where S = I, A is −D − Q: an eigenvalue is ill-conditioned there only for being close to a defective one
+    root = torch.linalg.cholesky(recipe.covariance)
+    whitened = torch.linalg.solve_triangular(root, recipe.drift_matrix @ root, upper=False)
+    values, vectors = torch.linalg.eig(whitened)
+    inverse, singular = torch.linalg.inv_ex(vectors)
+    condition = vectors.norm(dim=0) * inverse.norm(dim=1)
+    condition = torch.where((singular > 0) | ~condition.isfinite(), torch.inf, condition)
+    # what a relative change of TOLERANCE does to an eigenvalue: to first order, and at most when all k coincide
+    blur = float(values.abs().max()) * (TOLERANCE * condition).clamp(max=TOLERANCE ** (1.0 / recipe.k))
+    if (values.imag.abs() > blur).any():
+        return "under"
+    return "critical" if (condition > TOLERANCE**-0.5).any() else "over"
 
 
 def _rate(value: complex) -> str:
