@@ -166,14 +166,16 @@ def test_score_is_the_gradient_of_log_prob():
 
 def test_cholesky_is_that_of_torch_and_covers_what_torch_refuses():
     kernel, _, _ = gaussian()
-    torch.testing.assert_close(cholesky(kernel.covariance), torch.linalg.cholesky(kernel.covariance), rtol=1e-13, atol=0)
+    torch.testing.assert_close(
+        cholesky(kernel.covariance), torch.linalg.cholesky(kernel.covariance), rtol=1e-13, atol=0
+    )
     half_noise = torch.tensor([[0.0, 0.0, 0.0], [0.0, 4.0, 2.0], [0.0, 2.0, 5.0]], dtype=torch.float64)
     want = torch.tensor([[0.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 1.0, 2.0]], dtype=torch.float64)
     assert torch.equal(cholesky(half_noise), want)
 
 
 def test_no_score_without_noise():
-    with pytest.raises(ValueError, match="singular, it has no score: use a time t > 0"):
+    with pytest.raises(ValueError, match="singular in float64, it has no score: use a larger t"):
         _ = PSLD().marginal(torch.tensor([0.1, 0.0])).whitener
 
 

@@ -98,13 +98,28 @@ def test_a_stable_sde_without_noise_falls_to_zero_and_is_not_said_to_remember(no
 @pytest.mark.parametrize(
     ("diffusion", "curl", "covariance", "message"),
     [
-        ([[1.0, 0.0], [0.0, -0.5]], ROTATION, EYE, r"diffusion must be positive semi-definite: .* eigenvalue is -0\.5\."),
+        (
+            [[1.0, 0.0], [0.0, -0.5]],
+            ROTATION,
+            EYE,
+            r"diffusion must be positive semi-definite: .* eigenvalue is -0\.5\.",
+        ),
         ([[1.0, 2.0], [2.0, 1.0]], ROTATION, EYE, r"positive semi-definite: its smallest eigenvalue is -1\."),
         ([[1.0, 0.3], [0.1, 1.0]], ROTATION, EYE, r"diffusion must be symmetric: .* differ by 0\.2\."),
-        (EYE, [[0.0, 1.0], [1.0, 0.0]], EYE, r"max \|Q \+ Qᵀ\| = 2 at entry \(0, 1\)\. .*\[\[0\.0, -1\.0\], \[1\.0, 0\.0\]\]"),
+        (
+            EYE,
+            [[0.0, 1.0], [1.0, 0.0]],
+            EYE,
+            r"max \|Q \+ Qᵀ\| = 2 at entry \(0, 1\)\. .*\[\[0\.0, -1\.0\], \[1\.0, 0\.0\]\]",
+        ),
         (EYE, [[0.3, -1.0], [1.0, 0.0]], EYE, r"max \|Q \+ Qᵀ\| = 0\.6 at entry \(0, 0\)"),
         (EYE, [[0.0, 2.0], [0.0, 0.0]], EYE, r"Did you mean \[\[0\.0, 2\.0\], \[-2\.0, 0\.0\]\]"),
-        (EYE, ROTATION, [[1.0, 0.0], [0.0, 0.0]], r"covariance must be positive definite: its smallest eigenvalue is 0\."),
+        (
+            EYE,
+            ROTATION,
+            [[1.0, 0.0], [0.0, 0.0]],
+            r"covariance must be positive definite: its smallest eigenvalue is 0\.",
+        ),
         (EYE, ROTATION, [[1.0, 3.0], [3.0, 1.0]], r"covariance must be positive definite: .* is -2\."),
         (EYE, ROTATION, [[1.0, 0.5], [0.0, 1.0]], r"covariance must be symmetric: .* differ by 0\.5\."),
         (EYE, [[0.0]], EYE, r"curl must be 2×2: got shape \(1, 1\)"),
@@ -149,7 +164,14 @@ def test_reversed_turns_the_curl_alone():
 @pytest.mark.parametrize("gamma", [0.0, 0.01, 0.25, 2.0])
 @pytest.mark.parametrize(
     ("share", "damping"),
-    [(1.0, "critical"), (1 + 1e-12, "critical"), (1 + 1e-5, "over"), (1 - 1e-5, "under"), (2.0, "over"), (0.5, "under")],
+    [
+        (1.0, "critical"),
+        (1 + 1e-12, "critical"),
+        (1 + 1e-5, "over"),
+        (1 - 1e-5, "under"),
+        (2.0, "over"),
+        (0.5, "under"),
+    ],
 )
 def test_damping_of_psld_by_its_mass(gamma, share, damping):
     """λ² + ½(Γ + ν) λ + ¼(Γν + 1/M) = 0: the roots are −¼(Γ + ν) ± ¼ √((Γ − ν)² − 4/M)."""
@@ -218,7 +240,10 @@ def test_cld_is_ergodic_through_its_curl():
     assert report.lyapunov_residual == pytest.approx(0.0, abs=1e-15)
     lines = str(report).splitlines()
     assert any(line.startswith("ergodic") and "noise reaches 2 of 2" in line for line in lines)
-    assert any(line.startswith("damping") and line.endswith("critical                eigenvalues of A: -1, -1") for line in lines)
+    assert any(
+        line.startswith("damping") and line.endswith("critical                eigenvalues of A: -1, -1")
+        for line in lines
+    )
 
 
 def test_cld_without_its_curl_is_not_ergodic():

@@ -48,10 +48,10 @@ class Kernel:
 
     @cached_property
     def whitener(self) -> Float[Tensor, "*B k k"]:
-        """L⁻¹. Raises ValueError where the covariance is singular (t = 0: there is no noise to divide by)."""
+        """L⁻¹. Raises ValueError where the covariance is singular: at t = 0, and for long chains to rounding near it."""
         factor = self.cholesky
         if not (factor.diagonal(dim1=-2, dim2=-1) > 0).all():
-            raise ValueError("the kernel's covariance is singular, it has no score: use a time t > 0.")
+            raise ValueError("the kernel's covariance is singular in float64, it has no score: use a larger t.")
         eye = torch.eye(factor.shape[-1], dtype=factor.dtype)
         return torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False)
 

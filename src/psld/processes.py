@@ -135,6 +135,10 @@ class Process:
         auxiliary: Float[Tensor, "B a *data"] | None = None,
     ) -> Float[Tensor, "B k *data"]:
         """z_t = Φ(t) z₀ + L(t) ε. `auxiliary` is needed for (and only for) conditioning="dsm" with k > 1."""
+        if conditioning == "dsm" and auxiliary is None and self.k > 1:
+            raise ValueError("'dsm' conditions on the auxiliary variables too: give auxiliary, or use 'hsm'.")
+        if conditioning == "hsm" and auxiliary is not None:
+            raise ValueError("'hsm' integrates the auxiliary variables out: leave auxiliary out, or use 'dsm'.")
         return self.marginal(t, conditioning).sample(self.lift(x0, auxiliary), eps)
 
     # -- data, prior ---------------------------------------------------------------------------------------------

@@ -54,11 +54,13 @@ def run(arguments: list[str]) -> int:
     config = options.parse_args(arguments)
     started, folder = time.monotonic(), Path(config.run)
 
+    print(f"training PSLD on 1,437 real digits for {config.seconds:.0f} s, into {folder}", flush=True)
     training = train_parser()
     chosen = ["--config", str(published_config("digits")), "--run", str(folder), "--overwrite"]
     train_from(training, training.parse_args([*chosen, f"--training.max_seconds={config.seconds}"]))
     trained = time.monotonic()
 
+    print(f"sampling {SAMPLES} images with each of four samplers, then measuring", flush=True)
     model, shape = load_model(folder)
     grid = grids.quadratic(model.process, NFE)
     samplers: dict[str, Sampler] = {
