@@ -13,16 +13,12 @@ from psld.processes import CLD, PSLD, VESDE, VPSDE, HigherOrderLangevin, Process
 from psld.recipe import LinearRecipe
 from psld.schedules import Constant, Cosine, Linear
 
-FULL = Process(  # everything non-zero: a correlated S, a full D, Q and initial covariance
-    LinearRecipe(
-        [[0.6, 0.1, 0.0], [0.1, 0.4, 0.2], [0.0, 0.2, 0.5]],
-        [[0.0, -1.0, 0.3], [1.0, 0.0, -0.7], [-0.3, 0.7, 0.0]],
-        [[1.0, 0.2, 0.1], [0.2, 0.5, -0.1], [0.1, -0.1, 2.0]],
-    ),
-    Linear(0.5, 4.0),
-    auxiliary_covariance=[[0.3, 0.1], [0.1, 0.2]],
-    T=1.5,
+RECIPE = LinearRecipe(  # nothing is diagonal
+    [[0.6, 0.1, 0.0], [0.1, 0.4, 0.2], [0.0, 0.2, 0.5]],
+    [[0.0, -1.0, 0.3], [1.0, 0.0, -0.7], [-0.3, 0.7, 0.0]],
+    [[1.0, 0.2, 0.1], [0.2, 0.5, -0.1], [0.1, -0.1, 2.0]],
 )
+FULL = Process(RECIPE, Linear(0.5, 4.0), auxiliary_covariance=[[0.3, 0.1], [0.1, 0.2]], T=1.5)
 WITH_RECIPE = [VPSDE(), VPSDE(beta=Cosine()), CLD(), PSLD(0.25), HigherOrderLangevin(3), HigherOrderLangevin(4), FULL]
 ALL = [*WITH_RECIPE, VESDE(), SubVPSDE()]
 NAMES = ["VP", "VP-cosine", "CLD", "PSLD", "order-3", "order-4", "full", "VE", "sub-VP"]
@@ -314,9 +310,9 @@ def test_a_batch_of_times_is_the_times_one_by_one(process):
 @each(ALL)
 @pytest.mark.parametrize("t", [-1e-9, 1.6, math.nan])
 def test_times_outside_the_horizon_are_refused(process, t):
-    refused = {"match": re.escape(f"times must lie in [0, {process.T:g}]: got ")}
+    message = re.escape(f"times must lie in [0, {process.T:g}]: got ")
     for call in (process.marginal, process.drift_rate, process.noise_scale, lambda u: process.transition(u, u)):
-        with pytest.raises(ValueError, **refused):
+        with pytest.raises(ValueError, match=message):
             call(torch.tensor([0.5, t]))
 
 
@@ -359,12 +355,12 @@ def test_no_statistic_without_noise(t):
         (lambda: PSLD(beta=-8.0), r"beta must be a positive, finite number: got -8\.0"),
         (lambda: HigherOrderLangevin(1), r"order must be at least 2: got 1\. Order 1 is VPSDE"),
         (lambda: HigherOrderLangevin(3, kappa=-0.1), r"kappa must be ≥ 0: got -0\.1"),
-        (lambda: Process(FULL.recipe, 1.0, T=0.0), r"T must be a positive, finite time: got 0\.0"),
-        (lambda: Process(FULL.recipe, 1.0, T=math.inf), r"T must be a positive, finite time: got inf"),
-        (lambda: Process(FULL.recipe, 1.0, [[1.0]]), r"auxiliary_covariance must be 2×2 .* got shape \(1, 1\)"),
-        (lambda: Process(FULL.recipe, 1.0, -0.5), r"symmetric positive semi-definite: got \[\[-0\.5"),
-        (lambda: Process(FULL.recipe, 1.0, [[1.0, 0.1], [0.0, 1.0]]), r"symmetric positive semi-definite"),
-        (lambda: Process(FULL.recipe, 1.0, [[1.0, 0.0], [0.0, math.nan]]), r"symmetric positive semi-definite: .*nan"),
+        (lambda: Process(RECIPE, 1.0, T=0.0), r"T must be a positive, finite time: got 0\.0"),
+        (lambda: Process(RECIPE, 1.0, T=math.inf), r"T must be a positive, finite time: got inf"),
+        (lambda: Process(RECIPE, 1.0, [[1.0]]), r"auxiliary_covariance must be 2×2 .* got shape \(1, 1\)"),
+        (lambda: Process(RECIPE, 1.0, -0.5), r"symmetric positive semi-definite: got \[\[-0\.5"),
+        (lambda: Process(RECIPE, 1.0, [[1.0, 0.1], [0.0, 1.0]]), r"symmetric positive semi-definite"),
+        (lambda: Process(RECIPE, 1.0, [[1.0, 0.0], [0.0, math.nan]]), r"symmetric positive semi-definite: .*nan"),
     ],
 )
 def test_construction_refuses(build, message):
@@ -373,6 +369,6 @@ def test_construction_refuses(build, message):
 
 
 def test_a_number_is_a_constant_schedule_and_a_multiple_of_the_identity():
-    process = Process(FULL.recipe, 3, 0.5)
+    process = Process(RECIPE, 3, 0.5)
     assert isinstance(process.schedule, Constant) and process.schedule.beta == 3.0
     assert torch.equal(process.initial_covariance, torch.diag(torch.tensor([0.0, 0.5, 0.5])).double())

@@ -5,10 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_recipes import random_recipe
 
 from psld.processes import CLD, PSLD, VESDE, VPSDE, HigherOrderLangevin, SubVPSDE
 from psld.recipe import LinearRecipe, Recipe, RecipeError
+from random_recipes import random_recipe
 
 ROTATION = [[0.0, -1.0], [1.0, 0.0]]
 EYE = [[1.0, 0.0], [0.0, 1.0]]

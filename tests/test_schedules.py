@@ -31,7 +31,7 @@ def test_increment_is_the_integral_of_the_rate(schedule, s, t):
     assert float(schedule.increment(number(s), number(t))) == pytest.approx(want, rel=1e-12)
 
 
-def exact_integral(schedule, s: float, t: float) -> mpmath.mpf:
+def exact_integral(schedule, s: float, t: float):
     """∫ₛᵗβ with 60 digits, from the definitions in the papers."""
     s, t = mpmath.mpf(s), mpmath.mpf(t)
     if isinstance(schedule, Constant):

@@ -48,12 +48,20 @@ class Kernel:
 
     @cached_property
     def whitener(self) -> Float[Tensor, "*B k k"]:
-        """L⁻¹. Raises ValueError where the covariance is singular: at t = 0, and for long chains to rounding near it."""
+        """L⁻¹. Raises ValueError where the covariance is singular: at t = 0, and to rounding near it."""
         factor = self.cholesky
         if not (factor.diagonal(dim1=-2, dim2=-1) > 0).all():
             raise ValueError("the kernel's covariance is singular in float64, it has no score: use a larger t.")
         eye = torch.eye(factor.shape[-1], dtype=factor.dtype)
         return torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False)
+
+    def __getitem__(self, i: int) -> Kernel:
+        """The kernel at one place of the batch; factors that are known already come along."""
+        row = Kernel(self.mean_map[i], self.covariance[i])
+        for name in ("cholesky", "whitener"):
+            if name in self.__dict__:
+                row.__dict__[name] = self.__dict__[name][i]
+        return row
 
     def mean(self, z0: Float[Tensor, "B k *data"]) -> Float[Tensor, "B k *data"]:
         """The conditional mean, mean_map · z₀."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -31,12 +32,20 @@ class SeededNoise:
         if not self.generators:
             raise ValueError("at least one seed is needed, one a sample.")
         self.shape, self.dtype, self.device = tuple(shape), dtype, device
+        self._ahead: list[Tensor] = []
 
     def __len__(self) -> int:
         return len(self.generators)
 
     def __call__(self) -> Float[Tensor, "B ..."]:
-        draws = torch.empty(len(self), *self.shape, dtype=torch.float64)
-        for row, generator in zip(draws, self.generators, strict=True):
-            torch.randn(self.shape, dtype=torch.float64, generator=generator, out=row)
-        return draws.to(self.device, self.dtype)
+        if not self._ahead:
+            # several draws a call of each generator; how many depends on the shape only, so a sample's numbers do not
+            block = torch.empty(len(self), _draws_ahead(self.shape), *self.shape, dtype=torch.float64)
+            for row, generator in zip(block, self.generators, strict=True):
+                torch.randn(row.shape, dtype=torch.float64, generator=generator, out=row)
+            self._ahead = list(block.unbind(1))[::-1]
+        return self._ahead.pop().to(self.device, self.dtype)
+
+
+def _draws_ahead(shape: tuple[int, ...]) -> int:
+    return max(1, min(16, 2**14 // max(1, math.prod(shape))))

@@ -9,6 +9,7 @@ L and Σ are those of the marginal given x₀ (HSM). Derivation: docs/derivation
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Literal
@@ -93,16 +94,34 @@ class ScoreModel:
         self.network, self.process, self.jitter = network, process, jitter
         self.predicts: Predicts = predicts
         self.conditioning: Conditioning = conditioning
+        self._tabulated: dict[float, tuple[Kernel, Kernel]] = {}
+
+    def tabulate(self, times: Float[Tensor, " n"]) -> ScoreModel:
+        """The same model with its k×k tables at these times computed beforehand, all at once."""
+        model = copy.copy(self)
+        kernel, trained = self._kernels(times)
+        for table in (kernel, trained):
+            _ = table.whitener
+        model._tabulated = {float(t): (kernel[i], trained[i]) for i, t in enumerate(times)}
+        return model
+
+    def _kernels(self, t: Times) -> tuple[Kernel, Kernel]:
+        """The marginal given x₀, and the one that the network's ε belongs to."""
+        if self._tabulated and not (isinstance(t, Tensor) and t.ndim) and float(t) in self._tabulated:
+            return self._tabulated[float(t)]
+        kernel = self.process.marginal(t)
+        if self.predicts != "eps" or (self.conditioning == "hsm" and not self.jitter):
+            return kernel, kernel
+        return kernel, self.process.marginal(t, self.conditioning, self.jitter)
 
     def __call__(self, z: Float[Tensor, "B k *data"], t: Times, **condition: Any) -> Prediction:
         """The prediction at state z and time t (a number, or one time a sample)."""
         output = self.output(z, t, **condition)
-        kernel = self.process.marginal(t)
+        kernel, trained = self._kernels(t)
         if self.predicts == "score":
             return Prediction(z, kernel, score=output)
         if self.predicts in ("x0", "denoiser"):
             return Prediction(z, kernel, x0=output[:, 0] if self.predicts == "x0" else output)
-        trained = self.process.marginal(t, self.conditioning, self.jitter)
         if output.shape[1] == self.process.k:
             return Prediction(z, kernel, score=-mix(trained.whitener.mT, output))
         rows = output.shape[1]

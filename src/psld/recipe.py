@@ -344,8 +344,8 @@ def _solve_lyapunov(a: Tensor, d: Tensor) -> Tensor:
     reached = _controllable_dimension(a, d)
     if reached < len(a):
         raise RecipeError(
-            f"the stationary law is degenerate: noise reaches only {reached} of {len(a)} directions (rank of [D, AD, …]), "
-            "the variance of the others falls to 0."
+            f"the stationary law is degenerate: noise reaches only {reached} of {len(a)} directions "
+            "(rank of [D, AD, …]), the variance of the others falls to 0."
         )
     return s
 

@@ -129,18 +129,18 @@ def confident_share(classifier: DigitClassifier, images: torch.Tensor) -> float:
 @torch.no_grad()
 def draw_phase_space(model: ScoreModel, path: Path) -> None:
     """Position against momentum of single pixels, from data to noise and from noise to data."""
-    process, pixels = model.process, [(0, 2, 3), (0, 4, 4), (0, 5, 2)]
-    times = torch.linspace(0.0, process.T, 201, dtype=torch.float64)
-    x0 = Digits("heldout").images[:8].double()
-    noise = SeededNoise(range(8), (process.k, *x0.shape[1:]))
+    process, pixels = model.process, [(0, 2, 3), (0, 4, 4)]
+    times = torch.linspace(0.0, process.T, 101, dtype=torch.float64)
+    x0 = Digits("heldout").images[:3].double()
+    noise = SeededNoise(range(3), (process.k, *x0.shape[1:]))
     z = process.lift(x0, process.initial_auxiliary(noise()[:, 1:]))
     forward = [z]
     for s, t in zip(times[:-1], times[1:], strict=True):
         z = process.transition(s, t).sample(z, noise())
         forward.append(z)
     visited: list[tuple[torch.Tensor, torch.Tensor]] = []
-    grid = grids.quadratic(process, 200)
-    EulerMaruyama().sample(model, tuple(x0.shape[1:]), grid, range(8), watch=lambda t, z: visited.append((t, z)))
+    grid = grids.quadratic(process, 100)
+    EulerMaruyama().sample(model, tuple(x0.shape[1:]), grid, range(3), watch=lambda t, z: visited.append((t, z)))
 
     def trajectories(states: list[torch.Tensor]) -> torch.Tensor:
         return torch.stack([torch.cat([z[:, :, c, i, j] for c, i, j in pixels]) for z in states])

@@ -103,6 +103,7 @@ class Sampler(ABC):
         """
         noise = SeededNoise(seeds, (model.process.k, *shape), dtype, device)
         z = model.process.prior_sample(noise())
+        model = model.tabulate(grid.times)
         z, nfe = self.integrate(model, z, plan or self.prepare(model.process, grid), noise, watch)
         return finish(model, z, grid, nfe)
 
