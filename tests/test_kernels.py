@@ -80,11 +80,11 @@ def test_random_recipes_against_a_60_digit_exponential(recipe, db):
         )
     scale = recipe.covariance.diagonal().sqrt()
     torch.testing.assert_close(
-        kernel.mean_map * scale / scale[:, None], mean_map * scale / scale[:, None], rtol=0, atol=2e-14
+        kernel.mean_map * scale / scale[:, None], mean_map * scale / scale[:, None], rtol=0, atol=2e-13
     )
     spread = covariance.diagonal().sqrt()
     relative = (kernel.covariance - covariance).abs() / (spread[:, None] * spread).clamp(min=1e-300)
-    assert float(relative.max()) < 2e-13
+    assert float(relative.max()) < 1e-12
 
 
 @settings(max_examples=60, deadline=None)
