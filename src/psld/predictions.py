@@ -97,7 +97,9 @@ class ScoreModel:
         self._tabulated: dict[float, tuple[Kernel, Kernel]] = {}
 
     def tabulate(self, times: Float[Tensor, " n"]) -> ScoreModel:
-        """The same model with its k×k tables at these times computed beforehand, all at once."""
+        """The same model with its k×k tables at these times computed beforehand, all at once; itself if they are."""
+        if all(float(t) in self._tabulated for t in times):
+            return self
         model = copy.copy(self)
         kernel, trained = self._kernels(times)
         for table in (kernel, trained):

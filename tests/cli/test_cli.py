@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+
 from psld.cli import main
 from psld.cli.configuration import load_model, published_config
 

@@ -73,10 +73,10 @@ def generate(
     batch_size: int,
     device: str = "cpu",
 ) -> Iterator[Samples]:
-    """Samples in batches, one a seed, from one table of coefficients, with a progress bar on a terminal."""
+    """Samples in batches, one a seed, from tables made once, with a progress bar on a terminal."""
     from tqdm import tqdm
 
-    plan = sampler.prepare(model.process, grid)
+    plan, model = sampler.prepare(model.process, grid), model.tabulate(grid.times)
     with tqdm(total=len(seeds), unit="img", disable=None, desc=type(sampler).__name__) as bar:
         for start in range(0, len(seeds), batch_size):
             batch = sampler.sample(model, shape, grid, seeds[start : start + batch_size], device=device, plan=plan)
