@@ -30,7 +30,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def sampler_overhead() -> tuple[float, float, float]:
-    """Median seconds of NFE bare network calls, of Euler–Maruyama with them, and of Euler–Maruyama with a free network."""
+    """Median seconds: NFE bare network calls, Euler–Maruyama with them, Euler–Maruyama with a free network."""
     process = PSLD()
     network = UNet(2, 2, image_size=8, width=32, multipliers=(1, 1), blocks=1, attention_resolutions=(4,)).eval()
     grid = grids.quadratic(process, NFE)
