@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
@@ -51,7 +51,9 @@ def published_config(name: str) -> Path:
     raise FileNotFoundError(f"no configuration {name!r} comes with psld. There are: {', '.join(known) or 'none'}.")
 
 
-def load_model(path: str | Path, weights: str = "ema", device: str = "cpu") -> tuple[ScoreModel, tuple[int, ...]]:
+def load_model(
+    path: str | Path, weights: Literal["ema", "online"] = "ema", device: str = "cpu"
+) -> tuple[ScoreModel, tuple[int, ...]]:
     """The score model of a run or checkpoint folder, and the shape of its images.
 
     Raises:
@@ -61,14 +63,13 @@ def load_model(path: str | Path, weights: str = "ema", device: str = "cpu") -> t
     folder = latest_checkpoint(path)
     if not (folder / "config.yaml").is_file():
         raise FileNotFoundError(f"{folder} has weights and no config.yaml, so the network is not known.")
-    parser = run_parser()
-    config = parser.parse_path(str(folder / "config.yaml"))
+    config = run_parser().parse_path(str(folder / "config.yaml"))
     if not config.image_shape:
         raise ValueError(f"{folder / 'config.yaml'} does not say image_shape: write the (C, H, W) of one image there.")
     wanted = Namespace(process=config.process, network=config.network)
     parts = instances(_model_parser(), wanted)
     network = parts.network
-    load_weights(folder, network, "ema" if weights == "ema" else "online")
+    load_weights(folder, network, weights)
     network.to(device).eval().requires_grad_(False)
     model = ScoreModel(network, parts.process, config.predicts, config.conditioning, config.jitter)
     return model, tuple(config.image_shape)
