@@ -14,7 +14,7 @@ from torch import Tensor
 
 from psld.processes import Process
 
-__all__ = ["Final", "Grid", "log_snr", "paper", "quadratic", "uniform"]
+__all__ = ["Final", "Grid", "edm_rho", "log_snr", "noise_scales", "paper", "quadratic", "uniform"]
 
 Final = Literal["denoise", "euler", "none"]
 
@@ -73,12 +73,46 @@ def log_snr(process: Process, nfe: int, end: float = 1e-3, final: Final = "denoi
     fractions = _fractions(process, nfe, end, final)
     top, bottom = process.noise_scale(process.T).log(), process.noise_scale(end).log()
     target = top + (bottom - top) * fractions
-    low, high = torch.full_like(target, end).log(), torch.full_like(target, process.T).log()
-    for _ in range(60):  # bisection in log t: σ(t) increases
-        middle = 0.5 * (low + high)
-        above = process.noise_scale(middle.exp().clamp(max=process.T)).log() > target
-        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-    times = (0.5 * (low + high)).exp()
+    return _at_noise_scales(process, target.exp(), end, final)
+
+
+def edm_rho(
+    process: Process,
+    nfe: int,
+    rho: float = 7.0,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    final: Final = "denoise",
+) -> Grid:
+    """Karras et al. (2022), eq. 5, in the process's own noise scale: equal steps of σ^(1/ρ).
+
+    A process that is noisier at T than `sigma_max` keeps T as its first time, since it is there that its prior holds;
+    one that is less noisy starts at its own σ(T).
+
+    Raises:
+        ValueError: nfe too small for one step, or not 0 < sigma_min < σ of the start, or rho is not positive.
+    """
+    start = min(sigma_max, float(process.noise_scale(process.T)))
+    if not (0 < sigma_min < start and rho > 0):
+        raise ValueError(f"needs 0 < sigma_min < {start:g} and rho > 0: got {sigma_min}, {rho}.")
+    end = float(process.time_of(torch.tensor(sigma_min)))
+    fractions = _fractions(process, nfe, end, final)
+    high, low = start ** (1 / rho), sigma_min ** (1 / rho)
+    return _at_noise_scales(process, (high + fractions * (low - high)) ** rho, end, final)
+
+
+def noise_scales(process: Process, sigmas: Float[Tensor, " n"], final: Final = "denoise") -> Grid:
+    """A grid through the times at which the process has these noise scales; it starts at T instead of at the first.
+
+    Raises:
+        ValueError: the scales do not decrease, or one is larger than σ(T).
+    """
+    sigmas = torch.as_tensor(sigmas, dtype=torch.float64)
+    return _at_noise_scales(process, sigmas, float(process.time_of(sigmas[-1])), final)
+
+
+def _at_noise_scales(process: Process, sigmas: Float[Tensor, " n"], end: float, final: Final) -> Grid:
+    times = process.time_of(sigmas.clamp(max=float(process.noise_scale(process.T))))
     times[0], times[-1] = process.T, end
     return Grid(times, final)
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from psld.kernels import Kernel, mix, outer
-from psld.processes import Conditioning, Process, Times
+from psld.processes import Conditioning, Process, Times, statistic_weights
 
 __all__ = ["Prediction", "Predicts", "ScoreModel"]
 
@@ -65,6 +65,20 @@ class Prediction:
         return _posterior_mean(self.kernel, self.z, self.eps)
 
 
+class _Tables(NamedTuple):
+    """What one call needs: the marginal given x₀, the marginal that ε belongs to, and for a denoiser the statistic."""
+
+    kernel: Kernel
+    trained: Kernel
+    weights: Tensor | None = None
+    sigma: Tensor | None = None
+
+    def row(self, i: int) -> _Tables:
+        """One time of many."""
+        weights, sigma = (None if table is None else table[i] for table in (self.weights, self.sigma))
+        return _Tables(self.kernel[i], self.trained[i], weights, sigma)
+
+
 class ScoreModel:
     """A network with a process and a meaning.
 
@@ -94,32 +108,35 @@ class ScoreModel:
         self.network, self.process, self.jitter = network, process, jitter
         self.predicts: Predicts = predicts
         self.conditioning: Conditioning = conditioning
-        self._tabulated: dict[float, tuple[Kernel, Kernel]] = {}
+        self._tabulated: dict[float, _Tables] = {}
 
     def tabulate(self, times: Float[Tensor, " n"]) -> ScoreModel:
         """The same model with its k×k tables at these times computed beforehand, all at once; itself if they are."""
         if all(float(t) in self._tabulated for t in times):
             return self
         model = copy.copy(self)
-        kernel, trained = self._kernels(times)
-        for table in (kernel, trained):
-            _ = table.whitener
-        model._tabulated = {float(t): (kernel[i], trained[i]) for i, t in enumerate(times)}
+        tables = self._tables(times)
+        for kernel in (tables.kernel, tables.trained):
+            _ = kernel.whitener
+        model._tabulated = {float(t): tables.row(i) for i, t in enumerate(times)}
         return model
 
-    def _kernels(self, t: Times) -> tuple[Kernel, Kernel]:
-        """The marginal given x₀, and the one that the network's ε belongs to."""
+    def _tables(self, t: Times) -> _Tables:
+        """The k×k coefficients of a call."""
         if self._tabulated and not (isinstance(t, Tensor) and t.ndim) and float(t) in self._tabulated:
             return self._tabulated[float(t)]
         kernel = self.process.marginal(t)
+        if self.predicts == "denoiser":
+            return _Tables(kernel, kernel, *statistic_weights(kernel))
         if self.predicts != "eps" or (self.conditioning == "hsm" and not self.jitter):
-            return kernel, kernel
-        return kernel, self.process.marginal(t, self.conditioning, self.jitter)
+            return _Tables(kernel, kernel)
+        return _Tables(kernel, self.process.marginal(t, self.conditioning, self.jitter))
 
     def __call__(self, z: Float[Tensor, "B k *data"], t: Times, **condition: Any) -> Prediction:
         """The prediction at state z and time t (a number, or one time a sample)."""
-        output = self.output(z, t, **condition)
-        kernel, trained = self._kernels(t)
+        tables = self._tables(t)
+        kernel, trained = tables.kernel, tables.trained
+        output = self._output(z, t, tables, **condition)
         if self.predicts == "score":
             return Prediction(z, kernel, score=output)
         if self.predicts in ("x0", "denoiser"):
@@ -133,14 +150,17 @@ class ScoreModel:
 
     def output(self, z: Float[Tensor, "B k *data"], t: Times, **condition: Any) -> Float[Tensor, "B ..."]:
         """What the network itself returns, in the dtype of z. The network runs in its own precision."""
+        return self._output(z, t, self._tables(t), **condition)
+
+    def _output(self, z: Tensor, t: Times, tables: _Tables, **condition: Any) -> Tensor:
         if z.ndim < 2 or z.shape[1] != self.process.k:
             raise ValueError(
                 f"{self.process!r} has {self.process.k} variables: the state must be (B, {self.process.k}, *data), "
                 f"got {tuple(z.shape)}."
             )
         dtype = _input_dtype(self.network, z)
-        if self.predicts == "denoiser":
-            y, sigma = self.process.statistic(z, t)
+        if tables.sigma is not None and tables.weights is not None:
+            y, sigma = mix(tables.weights.unsqueeze(-2), z)[:, 0], tables.sigma
             out = self.network(y.to(dtype), sigma.to(z.device, dtype).expand(len(z)), **condition)
             expected = [(len(z), *z.shape[2:])]
         else:

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from psld.kernels import Kernel, cholesky, linear_kernel, mix, outer, product, relax
 from psld.recipe import LinearRecipe, RecipeReport
-from psld.schedules import Geometric, Linear, Schedule, as_schedule
+from psld.schedules import Geometric, Karras, Linear, Schedule, as_schedule
 
 __all__ = [
     "CLD",
+    "EDM",
     "PSLD",
     "Conditioning",
     "HigherOrderLangevin",
@@ -184,6 +185,24 @@ class Process:
     def noise_scale(self, t: Times) -> Float[Tensor, "*B"]:
         """σ(t) = (Φ₀ᵀ Σ⁻¹ Φ₀)^(−1/2): the noise left in x₀ when z_t is known, increasing in t; t > 0."""
         return statistic_weights(self.marginal(t))[1]
+
+    def time_of(self, sigma: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+        """The time at which the noise scale is σ: `noise_scale` read backwards, to rounding.
+
+        Raises:
+            ValueError: σ is not positive, or larger than σ(T).
+        """
+        sigma = torch.as_tensor(sigma, dtype=torch.float64, device="cpu")
+        top = self.noise_scale(self.T)
+        if not ((sigma > 0) & (sigma <= top * (1 + 1e-12))).all():
+            raise ValueError(f"σ must lie in (0, {float(top):g}], the noise scale at T: got {sigma.tolist()}.")
+        low = torch.full_like(sigma, 1e-9 * self.T).log()
+        high = torch.full_like(sigma, self.T).log()
+        for _ in range(64):  # bisection in log t: σ(t) increases
+            middle = 0.5 * (low + high)
+            above = self.noise_scale(middle.exp().clamp(max=self.T)) > sigma
+            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+        return torch.where(sigma >= top, self.T, (0.5 * (low + high)).exp())
 
     def statistic(self, z: Float[Tensor, "B k *data"], t: Times) -> tuple[Tensor, Tensor]:
         """The image y = x₀ + σ ξ that is sufficient for x₀ given z_t, and σ(t).
@@ -352,6 +371,28 @@ class VESDE(Process):
 
     def __repr__(self) -> str:
         return "VESDE()"
+
+
+class EDM(Process):
+    """Noise whose scale is the time, σ(t) = t: the space of EDM and of every sampler written in σ (Karras et al., 2022).
+
+    The variance-exploding SDE in another clock, and with the same status: a process, not a recipe.
+
+    Args:
+        sigma_max: T, where sampling starts, from N(0, σ_max²).
+    """
+
+    def __init__(self, sigma_max: float = 80.0):
+        self.recipe = None
+        drift, diffusion = torch.zeros(1, 1, dtype=torch.float64), torch.full((1, 1), 0.5, dtype=torch.float64)
+        self._set_dynamics(drift, diffusion, Karras(), T=sigma_max)
+
+    def check(self) -> RecipeReport:
+        """Not stationary: as VE-SDE."""
+        return VESDE().check()
+
+    def __repr__(self) -> str:
+        return f"EDM(sigma_max={self.T:g})"
 
 
 class SubVPSDE(Process):

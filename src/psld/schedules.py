@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Constant", "Cosine", "Geometric", "Linear", "Schedule", "as_schedule"]
+__all__ = ["Constant", "Cosine", "Geometric", "Karras", "Linear", "Schedule", "as_schedule"]
 
 
 class Schedule(ABC):
-    """A positive rate β(t) on t ∈ [0, 1] with its integral in closed form."""
+    """A rate β(t), positive for t > 0, with its integral in closed form."""
 
     @abstractmethod
     def __call__(self, t: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
@@ -110,6 +110,19 @@ class Geometric(Schedule):
 
     def __repr__(self) -> str:
         return f"Geometric({self.sigma_min:g}, {self.sigma_max:g})"
+
+
+class Karras(Schedule):
+    """β(t) = 2t: the variance is t², so that time is the noise scale itself (Karras et al., 2022). Any horizon."""
+
+    def __call__(self, t):
+        return 2.0 * t
+
+    def increment(self, s, t):
+        return (t - s) * (t + s)
+
+    def __repr__(self) -> str:
+        return "Karras()"
 
 
 def as_schedule(beta: float | Schedule) -> Schedule:

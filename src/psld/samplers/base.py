@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -48,10 +48,12 @@ class Sampler(ABC):
     Attributes:
         order: order of convergence in the step of the grid; weak order where stochastic.
         stochastic: whether steps draw noise.
+        evaluations: network calls a step.
     """
 
-    order: ClassVar[int]
-    stochastic: ClassVar[bool]
+    order: int
+    stochastic: bool
+    evaluations: int = 1
 
     @abstractmethod
     def coefficients(self, process: Process, t: Float[Tensor, " n"], s: Float[Tensor, " n"]) -> Any:
@@ -61,6 +63,10 @@ class Sampler(ABC):
     def step(self, z: Tensor, c: Any, model: ScoreModel, t: Tensor, noise: Noise) -> Tensor:
         """One step from z at time t, with this step's row `c` of the tables."""
 
+    def begin(self) -> Callable[..., Tensor]:
+        """`step`, ready for a first step; a sampler that remembers earlier steps gives it an empty memory here."""
+        return self.step
+
     def prepare(self, process: Process, grid: Grid) -> Plan:
         """Tabulate a grid for a process."""
         return Plan(grid, self.coefficients(process, grid.times[:-1], grid.times[1:]))
@@ -69,13 +75,14 @@ class Sampler(ABC):
         self, model: ScoreModel, z: Tensor, plan: Plan, noise: Noise, watch: Watcher | None = None
     ) -> tuple[Tensor, Tensor]:
         """Carry z from the first time of the grid to the last; returns the state and the evaluations a sample."""
+        step = self.begin()
         for i, t in enumerate(plan.grid.times[:-1]):
             if watch is not None:
                 watch(t, z)
-            z = self.step(z, type(plan.tables)(*(table[i] for table in plan.tables)), model, t, noise)
+            z = step(z, row(plan.tables, i), model, t, noise)
         if watch is not None:
             watch(plan.grid.times[-1], z)
-        return z, torch.full((len(z),), plan.grid.steps)
+        return z, torch.full((len(z),), self.evaluations * plan.grid.steps)
 
     @torch.no_grad()
     def sample(
@@ -106,6 +113,11 @@ class Sampler(ABC):
         model = model.tabulate(grid.times)
         z, nfe = self.integrate(model, z, plan or self.prepare(model.process, grid), noise, watch)
         return finish(model, z, grid, nfe)
+
+
+def row(tables: Any, i: int) -> Any:
+    """Step i of the tables, which may hold the tables of another sampler."""
+    return type(tables)(*(row(table, i) if isinstance(table, tuple) else table[i] for table in tables))
 
 
 def finish(model: ScoreModel, z: Tensor, grid: Grid, nfe: Tensor) -> Samples:

@@ -1,42 +1,204 @@
-"""The order-1 deterministic exponential step for any linear process.
+"""Exponential multistep samplers for any linear process, deterministic or stochastic.
 
-With x̂₀ held fixed the probability-flow ODE is linear and solved exactly:
+The reverse process with noise η√(2βD) is linear in z but for x̂₀. Put the polynomial in λ = −log σ through the last
+x̂₀ in its place, and it is solved exactly:
 
-    z_s = Φ₀(s) x̂₀ + Ψ(s, t) (z_t − Φ₀(t) x̂₀)
+    z_s = Φ₀(s) x̂₀ + Ψ(s, t) (z_t − Φ₀(t) x̂₀) + Σ_j w_j (x̂₀ⱼ − x̂₀) + L_s √(I − M Mᵀ) ξ,       Ψ = L_s M L_t⁻¹
 
-For the VP process Ψ = σ_s / σ_t and this is DDIM (Song et al., 2021). Derivation: docs/derivations/exponential.md.
+For the VP process this is, with η = 0, DDIM (order 1; Song et al., 2021) and DPM-Solver++(2M) in its exact form (order
+2; Lu et al., 2022), with η = 1 DDPM's posterior and SDE-DPM-Solver++(2M). Derivation: docs/derivations/exponential.md.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from psld.flows import noise_flow
-from psld.kernels import mix, outer
+from psld.flows import data_weights, noise_flow, whitened_flow
+from psld.kernels import cholesky, mix, outer
+from psld.processes import Process
 from psld.samplers.base import Sampler
 
-__all__ = ["Exponential"]
+__all__ = ["DPMSolverPP", "Exponential", "PredictorCorrector"]
+
+Weights = Callable[..., Tensor]
+"""weights(process, t, s, clocks) of `psld.flows`."""
 
 
 class ExponentialStep(NamedTuple):
-    """signal_t = Φ₀(t), signal_s = Φ₀(s), flow = Ψ(s, t)."""
+    """signal_t = Φ₀(t), signal_s = Φ₀(s), flow = Ψ(s, t), past = w_j for x̂₀ of one, two … steps ago, spread of ξ."""
 
     signal_t: Tensor
     signal_s: Tensor
     flow: Tensor
+    past: Tensor
+    spread: Tensor
 
 
 class Exponential(Sampler):
-    """Solves the probability flow exactly between evaluations, x̂₀ constant. Order 1 in the step of log-SNR."""
+    """Exact between evaluations but for x̂₀, which is a polynomial through the last `order` evaluations.
 
-    order = 1
-    stochastic = False
+    The first steps use as many evaluations as there are.
+
+    Args:
+        order: 1, 2 or 3, in the step of log-SNR; weak order where eta > 0.
+        eta: noise that joins on the way, from 0 (probability flow) to 1 (reverse SDE).
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(self, order: int = 2, eta: float = 0.0):
+        if order not in (1, 2, 3):
+            raise ValueError(f"order must be 1, 2 or 3: got {order}.")
+        if not 0.0 <= eta <= 1.0:
+            raise ValueError(f"eta must lie in [0, 1], from the probability flow to the reverse SDE: got {eta}.")
+        self.order, self.eta, self.stochastic = order, eta, eta > 0.0
 
     def coefficients(self, process, t, s):
-        return ExponentialStep(process.signal(t), process.signal(s), noise_flow(process, t, s))
+        return ExponentialStep(
+            process.signal(t),
+            process.signal(s),
+            noise_flow(process, t, s, self.eta),
+            past_weights(process, t, s, self.order, partial(data_weights, eta=self.eta)),
+            joining_noise(process, t, s, self.eta),
+        )
 
-    def step(self, z, c, model, t, noise):
+    def begin(self):
+        return partial(self.step, past=deque(maxlen=self.order))
+
+    def step(self, z, c, model, t, noise, past):
         x0 = model(z, t).x0
-        return outer(c.signal_s, x0) + mix(c.flow, z - outer(c.signal_t, x0))
+        z = outer(c.signal_s, x0) + mix(c.flow, z - outer(c.signal_t, x0))
+        for weight, earlier in zip(c.past.unbind(-2), past, strict=False):
+            z = z + outer(weight, earlier - x0)
+        past.appendleft(x0)
+        return z + mix(c.spread, noise()) if self.stochastic else z
+
+    def __repr__(self) -> str:
+        return f"Exponential(order={self.order}" + (f", eta={self.eta:g})" if self.stochastic else ")")
+
+
+class DPMSolverPP(Exponential):
+    """DPM-Solver++(2M), or with eta = 1 SDE-DPM-Solver++(2M), for any linear process (Lu et al., 2022).
+
+    As `Exponential` of order 2, but x̂₀ is constant within a step: the line through two evaluations at the middle of the
+    step in λ, instead of the line itself.
+    """
+
+    def __init__(self, eta: float = 0.0):
+        super().__init__(2, eta)
+
+    def coefficients(self, process, t, s):
+        held = Exponential(1, self.eta).coefficients(process, t, s)
+        clock = -torch.cat([process.noise_scale(t), process.noise_scale(s[-1:])]).log()
+        step = clock.diff()
+        share = torch.cat([step.new_zeros(1), -0.5 * step[1:] / step[:-1]])  # the first step has no line yet
+        change = held.signal_s - (held.flow @ held.signal_t[..., None])[..., 0]
+        return held._replace(past=(share[:, None] * change)[:, None])
+
+    def __repr__(self) -> str:
+        return "DPMSolverPP(" + (f"eta={self.eta:g})" if self.stochastic else ")")
+
+
+class CorrectedStep(NamedTuple):
+    """As `ExponentialStep`, and correct = weights, for the step before, of x̂₀ at its end and of those before its start.
+
+    The weights belong to the differences from x̂₀ at the start of that step.
+    """
+
+    signal_t: Tensor
+    signal_s: Tensor
+    flow: Tensor
+    past: Tensor
+    correct: Tensor
+
+
+class Memory:
+    """What a predictor–corrector keeps: earlier x̂₀, latest first, and the latest step as far as x̂₀ was held constant."""
+
+    def __init__(self, length: int):
+        self.x0: deque[Tensor] = deque(maxlen=length)
+        self.held: Tensor | None = None
+
+
+class PredictorCorrector(Sampler):
+    """An `Exponential` step whose result is improved, at no further cost, once x̂₀ at its end is known.
+
+    The evaluation at the predicted state serves twice: in the polynomial that redoes the step, now of one order more,
+    and in the prediction of the next (UniPC; Zhao et al., 2023). Deterministic.
+
+    Args:
+        predictor: 1, 2 or 3, the order of the prediction; `order` is one more.
+    """
+
+    stochastic = False
+
+    def __init__(self, predictor: int = 2):
+        if predictor not in (1, 2, 3):
+            raise ValueError(f"the order of the predictor must be 1, 2 or 3: got {predictor}.")
+        self.predictor, self.order = predictor, predictor + 1
+
+    def coefficients(self, process, t, s):
+        correct = past_weights(process, t, s, self.predictor, data_weights, ahead=True)
+        return CorrectedStep(
+            process.signal(t),
+            process.signal(s),
+            noise_flow(process, t, s),
+            past_weights(process, t, s, self.predictor, data_weights),
+            torch.cat([torch.zeros_like(correct[:1]), correct[:-1]]),  # a step is corrected one step later
+        )
+
+    def begin(self):
+        return partial(self.step, memory=Memory(self.predictor))
+
+    def step(self, z, c, model, t, noise, memory):
+        x0 = model(z, t).x0
+        if memory.held is not None:
+            start, *before = memory.x0
+            z = memory.held
+            for weight, known in zip(c.correct.unbind(-2), [x0, *before], strict=False):
+                z = z + outer(weight, known - start)
+        memory.held = outer(c.signal_s, x0) + mix(c.flow, z - outer(c.signal_t, x0))
+        z = memory.held
+        for weight, earlier in zip(c.past.unbind(-2), memory.x0, strict=False):
+            z = z + outer(weight, earlier - x0)
+        memory.x0.appendleft(x0)
+        return z
+
+    def __repr__(self) -> str:
+        return f"PredictorCorrector(predictor={self.predictor})"
+
+
+def past_weights(
+    process: Process, t: Tensor, s: Tensor, order: int, weights: Weights, ahead: bool = False
+) -> Float[Tensor, "n p *k"]:
+    """Weights of the differences to the evaluation at t: with `ahead` first of the one at s, then of those before t.
+
+    Steps are consecutive. Those too early to have all `order` evaluations use the ones there are, and get zeros for the
+    others.
+    """
+    clock, clock_s = -process.noise_scale(t).log(), -process.noise_scale(s).log()
+    rows = []
+    for i in range(len(t)):
+        here = slice(i, i + 1)
+        nodes = [clock[i - j] for j in range(min(order, i + 1))]
+        if ahead:
+            nodes.insert(1, clock_s[i])
+        known = weights(process, t[here], s[here], torch.stack(nodes)[None])[0, 1:]
+        rows.append(torch.cat([known, known.new_zeros(order - 1 + ahead - len(known), *known.shape[1:])]))
+    return torch.stack(rows)
+
+
+def joining_noise(process: Process, t: Tensor, s: Tensor, eta: float) -> Float[Tensor, "n k k"]:
+    """The factor of the noise that joins from t to s: L_s √(I − M Mᵀ)."""
+    if eta == 0.0:
+        return torch.zeros(len(t), process.k, process.k, dtype=torch.float64)
+    kept = whitened_flow(process, t, s, eta)
+    return process.marginal(s).cholesky @ cholesky(torch.eye(process.k, dtype=torch.float64) - kept @ kept.mT)

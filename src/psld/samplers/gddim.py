@@ -1,0 +1,80 @@
+"""Exponential multistep in ε_R: gDDIM with a polynomial through earlier noise, for any linear process.
+
+While x̂₀ is constant the noise n = z − Φ₀ x̂₀ only moves along Ψ, so ε_R = R⁻¹ n with R_s = Ψ(s, t) R_t is constant too.
+Here ε_R, not x̂₀, is the polynomial in λ = −log σ:
+
+    z_s = Φ₀(s) x̂₀ + Ψ(s, t) n + Σ_j U_j R (ε_R,j − ε_R)
+
+For the VP process this is DEIS with polynomials in log ρ (Zhang & Chen, 2023); for CLD, gDDIM (Zhang, Tao & Chen, 2023).
+Derivation: docs/derivations/exponential.md.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from psld.flows import noise_flow, noise_weights
+from psld.kernels import mix, outer
+from psld.samplers.base import Sampler
+from psld.samplers.exponential import past_weights
+
+__all__ = ["GDDIM"]
+
+
+class NoiseStep(NamedTuple):
+    """signal_t = Φ₀(t), signal_s = Φ₀(s), flow = Ψ(s, t), whiten = R⁻¹ at t, past = U_j R for one, two … steps ago."""
+
+    signal_t: Tensor
+    signal_s: Tensor
+    flow: Tensor
+    whiten: Tensor
+    past: Tensor
+
+
+class GDDIM(Sampler):
+    """Exact between evaluations but for ε_R, which is a polynomial through the last `order` evaluations. Deterministic.
+
+    Args:
+        order: 1, 2 or 3, in the step of log-SNR. Order 1 is `Exponential(order=1)`.
+
+    Raises:
+        ValueError: another order.
+    """
+
+    stochastic = False
+
+    def __init__(self, order: int = 2):
+        if order not in (1, 2, 3):
+            raise ValueError(f"order must be 1, 2 or 3: got {order}.")
+        self.order = order
+
+    def coefficients(self, process, t, s):
+        flow, kernel = noise_flow(process, t, s), process.marginal(t)
+        factor = [kernel.cholesky[0]]
+        for hop in flow[:-1]:
+            factor.append(hop @ factor[-1])
+        r = torch.stack(factor)
+        whiten = r.mT @ kernel.whitener.mT @ kernel.whitener  # R⁻¹ = Rᵀ Σ⁻¹, since R Rᵀ = Σ
+        past = past_weights(process, t, s, self.order, noise_weights) @ r[:, None]
+        return NoiseStep(process.signal(t), process.signal(s), flow, whiten, past)
+
+    def begin(self):
+        return partial(self.step, past=deque(maxlen=self.order))
+
+    def step(self, z, c, model, t, noise, past):
+        x0 = model(z, t).x0
+        n = z - outer(c.signal_t, x0)
+        eps = mix(c.whiten, n)
+        z = outer(c.signal_s, x0) + mix(c.flow, n)
+        for weight, earlier in zip(c.past.unbind(-3), past, strict=False):
+            z = z + mix(weight, earlier - eps)
+        past.appendleft(eps)
+        return z
+
+    def __repr__(self) -> str:
+        return f"GDDIM(order={self.order})"
