@@ -1,7 +1,8 @@
 """Mean and covariance of one data dimension, carried exactly through steps that are affine.
 
-With Gaussian data every score is linear, so a step is z ↦ M z + c + Σⱼ Nⱼ ξⱼ. M, c and Nⱼ are read off by applying the
-step itself to basis states and basis noise: no sampling, and nothing of the step is written a second time.
+With Gaussian data every score is linear, so a whole run is z ↦ M z + c + Σⱼ Nⱼ ξⱼ, whatever a sampler remembers from one
+step to the next. M, c and Nⱼ are read off by running the sampler itself on basis states and basis noise: no sampling, and
+nothing of the sampler is written a second time.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ class Law(NamedTuple):
 
 
 class BasisNoise:
-    """Row i of each step's basis sees a unit vector in one component of one draw, or nothing at all."""
+    """Each row sees a unit vector in one component of one draw, or nothing at all."""
 
-    def __init__(self, steps: int, rows: int, k: int):
-        self.steps, self.rows, self.k, self.next = steps, rows, k, 1 + k
+    def __init__(self, rows: int, k: int):
+        self.rows, self.k, self.next = rows, k, 1 + k
 
     def __call__(self) -> Tensor:
-        assert self.next + self.k <= self.rows, "the step draws more noise than is followed"
+        assert self.next + self.k <= self.rows, "the run draws more noise than is followed"
         draw = torch.zeros(self.rows, self.k, 1, dtype=torch.float64)
         draw[self.next : self.next + self.k, :, 0] = torch.eye(self.k, dtype=torch.float64)
         self.next += self.k
-        return draw.repeat(self.steps, 1, 1)
+        return draw
 
 
 def exact_law(process: Process, data: exact.Gaussian, t: float) -> Law:
@@ -54,19 +55,15 @@ def exact_law(process: Process, data: exact.Gaussian, t: float) -> Law:
 
 
 def carry(sampler: Sampler, model: ScoreModel, plan: Plan, law: Law, draws: int = 2) -> Law:
-    """The law after all steps of a grid, for a step that takes at most `draws` draws of noise."""
+    """The law after all steps of a grid, for a sampler that takes at most `draws` draws of noise a step, and one more."""
     k, steps = len(law.mean), plan.grid.steps
-    rows = 1 + k + draws * k
+    rows = 1 + k + (draws * steps + 1) * k * sampler.stochastic + k * (not sampler.stochastic)
     basis = torch.zeros(rows, k, 1, dtype=torch.float64)
     basis[1 : 1 + k, :, 0] = torch.eye(k, dtype=torch.float64)
-    tables = type(plan.tables)(*(table.repeat_interleave(rows, 0) for table in plan.tables))
-    times = plan.grid.times[:-1].repeat_interleave(rows)  # all steps in one batch: each on its own basis
-    images = sampler.step(basis.repeat(steps, 1, 1), tables, model, times, BasisNoise(steps, rows, k))[..., 0]
-    for image in images.unflatten(0, (steps, rows)):
-        columns = (image[1:] - image[0]).T
-        move, spread = columns[:, :k], columns[:, k:]
-        law = Law(move @ law.mean + image[0], move @ law.covariance @ move.T + spread @ spread.T)
-    return law
+    image = sampler.integrate(model.tabulate(plan.grid.times), basis, plan, BasisNoise(rows, k))[0][..., 0]
+    columns = (image[1:] - image[0]).T
+    move, spread = columns[:, :k], columns[:, k:]
+    return Law(move @ law.mean + image[0], move @ law.covariance @ move.T + spread @ spread.T)
 
 
 def distance(law: Law, target: Law) -> float:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from psld.processes import Process, Times
 
-__all__ = ["data_weights", "noise_flow", "noise_weights", "whitened_flow"]
+__all__ = ["data_weights", "noise_flow", "noise_weights", "quadrature", "whitened_flow"]
 
 
 def _gauss_legendre(nodes: int) -> tuple[Tensor, Tensor]:
@@ -39,7 +39,6 @@ def _collocation(nodes: Tensor) -> Tensor:
 
 NODES, WEIGHTS = _gauss_legendre(6)
 STAGES = _collocation(NODES)
-QUADRATURE, QUADRATURE_WEIGHTS = _gauss_legendre(20)
 
 
 def noise_flow(process: Process, t: Times, s: Times, eta: float = 0.0, density: int = 20) -> Float[Tensor, "*B k k"]:
@@ -100,7 +99,7 @@ def data_weights(
 
         w_j = −∫ Ψ(s, τ) (1 + η²) D Σ_τ⁻¹ Φ₀(τ) ℓ_j(λ_τ) db_τ,       b from b_t to b_s
 
-    Gauss–Legendre quadrature in log τ, 20 nodes a step.
+    Gauss–Legendre quadrature in log τ.
     """
     tau, width, flow = _along(process, t, s, eta)
     kernel = process.marginal(tau)
@@ -126,15 +125,24 @@ def noise_weights(
     return torch.einsum("nq,npq,nqab->npab", width, basis, rate)
 
 
+def quadrature(t: Float[Tensor, " n"], s: Float[Tensor, " n"]) -> tuple[Float[Tensor, "n q"], Float[Tensor, "n q"]]:
+    """Gauss–Legendre nodes τ from t to s and their weights in log τ, negative; more of them the wider the steps are.
+
+    All that is integrated here behaves like τ^c with |c| ≤ 7 (order 3 at small τ): the error is then below 1e-12 of it.
+    """
+    width = (s.log() - t.log())[:, None]
+    nodes, weights = _gauss_legendre(6 + math.ceil(5.0 * float(width.abs().max())))
+    return torch.exp(t.log()[:, None] + width * nodes), width * weights
+
+
 def _along(process: Process, t: Tensor, s: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor]:
     """Quadrature times τ (n, q) in each step, their weights in log τ (negative), and Ψ(s, τ) from each to the end."""
-    width = (s.log() - t.log())[:, None]
-    tau = torch.exp(t.log()[:, None] + width * QUADRATURE)
+    tau, width = quadrature(t, s)
     hops = noise_flow(process, tau, torch.cat([tau[:, 1:], s[:, None]], 1), eta)
     flow = [hops[:, -1]]
     for hop in hops[:, :-1].flip(1).unbind(1):
         flow.append(flow[-1] @ hop)
-    return tau, width * QUADRATURE_WEIGHTS, torch.stack(flow[::-1], 1)
+    return tau, width, torch.stack(flow[::-1], 1)
 
 
 def _lagrange(nodes: Float[Tensor, "n p"], x: Float[Tensor, "n q"]) -> Float[Tensor, "n p q"]:

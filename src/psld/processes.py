@@ -195,14 +195,26 @@ class Process:
         sigma = torch.as_tensor(sigma, dtype=torch.float64, device="cpu")
         top = self.noise_scale(self.T)
         if not ((sigma > 0) & (sigma <= top * (1 + 1e-12))).all():
-            raise ValueError(f"σ must lie in (0, {float(top):g}], the noise scale at T: got {sigma.tolist()}.")
-        low = torch.full_like(sigma, 1e-9 * self.T).log()
-        high = torch.full_like(sigma, self.T).log()
-        for _ in range(64):  # bisection in log t: σ(t) increases
-            middle = 0.5 * (low + high)
-            above = self.noise_scale(middle.exp().clamp(max=self.T)) > sigma
-            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-        return torch.where(sigma >= top, self.T, (0.5 * (low + high)).exp())
+            raise ValueError(
+                f"σ must lie in (0, {float(top):g}], the noise scale at T: got {float(sigma.min()):g} … {float(sigma.max()):g}."
+            )
+        target, low, high = sigma.log(), torch.full_like(sigma, 1e-9 * self.T).log(), torch.full_like(sigma, self.T).log()
+        log_t = 0.5 * (low + high)
+        for _ in range(100):  # Newton in log t, kept inside a bracket: log σ increases
+            t = log_t.exp().clamp(max=self.T)
+            kernel = self.marginal(t)
+            weights, scale = statistic_weights(kernel)
+            # d log σ / db = σ⁻² wᵀ D w, with w = Σ⁻¹Φ₀ / a
+            pull = weights[..., None] * scale[..., None, None] ** -2
+            slope = t * scale**2 * (pull.mT @ self.diffusion_rate(t) @ pull)[..., 0, 0]
+            excess = scale.log() - target
+            low, high = torch.where(excess < 0, log_t, low), torch.where(excess < 0, high, log_t)
+            newton = log_t - excess / slope
+            step = torch.where((newton >= low) & (newton <= high), newton, 0.5 * (low + high)) - log_t
+            log_t = log_t + step
+            if step.abs().max() < 1e-9:  # converges quadratically: what is left is rounding
+                break
+        return torch.where(sigma >= top, self.T, log_t.exp().clamp(max=self.T))
 
     def statistic(self, z: Float[Tensor, "B k *data"], t: Times) -> tuple[Tensor, Tensor]:
         """The image y = x₀ + σ ξ that is sufficient for x₀ given z_t, and σ(t).

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from psld.flows import QUADRATURE, QUADRATURE_WEIGHTS
+from psld.flows import quadrature
 from psld.kernels import mix
 from psld.processes import Process
 from psld.samplers.base import Sampler
@@ -72,11 +72,10 @@ def direction_matrix(direction: Direction, k: int) -> Tensor:
 
 def conjugate_step(process: Process, a: Tensor, d: Tensor, b: Tensor, t: Tensor, s: Tensor) -> ConjugateStep:
     """Tables of the conjugate Euler step of dz/db = A z + D L⁻ᵀ ε with the linear part λB = b; A, D may be parts only."""
-    width = (s.log() - t.log())[:, None]
-    tau = torch.exp(t.log()[:, None] + width * QUADRATURE)
+    tau, width = quadrature(t, s)
     elapsed = process.schedule.increment(s, t)[:, None, None]
     left = process.schedule.increment(s[:, None].expand_as(tau), tau)[..., None, None]
-    rate = process.schedule(tau) * tau * width * QUADRATURE_WEIGHTS
+    rate = process.schedule(tau) * tau * width
     pushes = torch.matrix_exp((b - a) * left) @ d @ process.marginal(tau).whitener.mT
     move = torch.matrix_exp((b - a) * elapsed) @ (torch.eye(len(a), dtype=torch.float64) - elapsed * b)
     return ConjugateStep(move, torch.einsum("nq,nqab->nab", rate, pushes))

@@ -185,15 +185,16 @@ def past_weights(
     others.
     """
     clock, clock_s = -process.noise_scale(t).log(), -process.noise_scale(s).log()
-    rows = []
-    for i in range(len(t)):
-        here = slice(i, i + 1)
-        nodes = [clock[i - j] for j in range(min(order, i + 1))]
+    groups = []
+    for count in range(1, order + 1):  # how many evaluations there are: 1, 2 … in the first steps, then `order`
+        rows = torch.arange(count - 1, len(t))[: None if count == order else 1]
+        nodes = [clock[rows - j] for j in range(count)]
         if ahead:
-            nodes.insert(1, clock_s[i])
-        known = weights(process, t[here], s[here], torch.stack(nodes)[None])[0, 1:]
-        rows.append(torch.cat([known, known.new_zeros(order - 1 + ahead - len(known), *known.shape[1:])]))
-    return torch.stack(rows)
+            nodes.insert(1, clock_s[rows])
+        known = weights(process, t[rows], s[rows], torch.stack(nodes, 1))[:, 1:]
+        missing = known.new_zeros(len(rows), order - 1 + ahead - known.shape[1], *known.shape[2:])
+        groups.append(torch.cat([known, missing], 1))
+    return torch.cat(groups)
 
 
 def joining_noise(process: Process, t: Tensor, s: Tensor, eta: float) -> Float[Tensor, "n k k"]:
