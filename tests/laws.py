@@ -67,11 +67,11 @@ def carry(sampler: Sampler, model: ScoreModel, plan: Plan, law: Law, draws: int 
 
 
 def distance(law: Law, target: Law) -> float:
-    """Largest error of mean and covariance in units of the target's own spread."""
+    """Error of mean and covariance in units of the target's own spread, root of the sum of squares."""
     whitener = torch.linalg.inv(torch.linalg.cholesky(target.covariance))
     mean = whitener @ (law.mean - target.mean)
     covariance = whitener @ (law.covariance - target.covariance) @ whitener.T
-    return float(torch.maximum(mean.abs().max(), covariance.abs().max()))
+    return float((mean.square().sum() + covariance.square().sum()).sqrt())
 
 
 def law_error(sampler: Sampler, process: Process, data: exact.Gaussian, grid: Grid) -> float:

@@ -61,9 +61,7 @@ def noise_flow(process: Process, t: Times, s: Times, eta: float = 0.0, density: 
     return stop.cholesky @ whitened_flow(process, begin, end, eta, density) @ start.whitener
 
 
-def whitened_flow(
-    process: Process, t: Times, s: Times, eta: float = 0.0, density: int = 20
-) -> Float[Tensor, "*B k k"]:
+def whitened_flow(process: Process, t: Times, s: Times, eta: float = 0.0, density: int = 20) -> Float[Tensor, "*B k k"]:
     """M(s, t) = L_s⁻¹ Ψ(s, t) L_t; the noise that joins on the way has covariance L_s (I − M Mᵀ) L_sᵀ."""
     begin, end = _reverse_pair(process, t, s)
     k, stages = process.k, len(NODES)
@@ -114,7 +112,7 @@ def noise_weights(
 ) -> Float[Tensor, "n p k k"]:
     """U_j of z_s = Φ(s, t) z_t + Σ_j U_j nⱼ, where the noise, carried to t by Ψ, is the polynomial in λ through nⱼ.
 
-        U_j = ∫ Φ(s, τ) D Σ_τ⁻¹ Ψ(τ, t) ℓ_j(λ_τ) db_τ,       b from b_t to b_s
+    U_j = ∫ Φ(s, τ) D Σ_τ⁻¹ Ψ(τ, t) ℓ_j(λ_τ) db_τ,       b from b_t to b_s
     """
     tau, width, flow = _along(process, t, s, 0.0)
     kernel = process.marginal(tau)

@@ -198,7 +198,11 @@ class Process:
             raise ValueError(
                 f"σ must lie in (0, {float(top):g}], the noise scale at T: got {float(sigma.min()):g} … {float(sigma.max()):g}."
             )
-        target, low, high = sigma.log(), torch.full_like(sigma, 1e-9 * self.T).log(), torch.full_like(sigma, self.T).log()
+        target, low, high = (
+            sigma.log(),
+            torch.full_like(sigma, 1e-9 * self.T).log(),
+            torch.full_like(sigma, self.T).log(),
+        )
         log_t = 0.5 * (low + high)
         for _ in range(100):  # Newton in log t, kept inside a bracket: log σ increases
             t = log_t.exp().clamp(max=self.T)

@@ -50,7 +50,12 @@ class Judge:
     """
 
     def __init__(
-        self, model: ScoreModel, shape: tuple[int, ...], seeds: Sequence[int], sigma: float = 1e-3, tolerance: float = 1e-7
+        self,
+        model: ScoreModel,
+        shape: tuple[int, ...],
+        seeds: Sequence[int],
+        sigma: float = 1e-3,
+        tolerance: float = 1e-7,
     ):
         self.model, self.shape, self.seeds = model, shape, seeds
         process = model.process

@@ -32,26 +32,30 @@ Weights = Callable[..., Tensor]
 
 
 class ExponentialStep(NamedTuple):
-    """signal_t = Φ₀(t), signal_s = Φ₀(s), flow = Ψ(s, t), past = w_j for x̂₀ of one, two … steps ago, spread of ξ."""
+    """signal_t = Φ₀(t), signal_s = Φ₀(s), flow = Ψ(s, t), past = w_j for x̂₀ of one, two … steps ago, spread of ξ.
+
+    restart: in the row of the second step, the weight that x̂₀ at its start has in the first step; else 0.
+    """
 
     signal_t: Tensor
     signal_s: Tensor
     flow: Tensor
     past: Tensor
     spread: Tensor
+    restart: Tensor
 
 
 class Exponential(Sampler):
     """Exact between evaluations but for x̂₀, which is a polynomial through the last `order` evaluations.
 
-    The first steps use as many evaluations as there are.
+    The first steps use as many evaluations as there are; for order 3 the first one is mended when the second begins.
 
     Args:
         order: 1, 2 or 3, in the step of log-SNR; weak order where eta > 0.
         eta: noise that joins on the way, from 0 (probability flow) to 1 (reverse SDE).
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of its range; order 3 with noise: x̂₀ along a noisy path is no smooth curve.
     """
 
     def __init__(self, order: int = 2, eta: float = 0.0):
@@ -59,15 +63,21 @@ class Exponential(Sampler):
             raise ValueError(f"order must be 1, 2 or 3: got {order}.")
         if not 0.0 <= eta <= 1.0:
             raise ValueError(f"eta must lie in [0, 1], from the probability flow to the reverse SDE: got {eta}.")
+        if order == 3 and eta > 0.0:
+            raise ValueError(
+                "order 3 needs a smooth path of x̂₀, and eta > 0 adds noise to it: use order 2, or eta = 0."
+            )
         self.order, self.eta, self.stochastic = order, eta, eta > 0.0
 
     def coefficients(self, process, t, s):
+        weights = partial(data_weights, eta=self.eta)
         return ExponentialStep(
             process.signal(t),
             process.signal(s),
             noise_flow(process, t, s, self.eta),
-            past_weights(process, t, s, self.order, partial(data_weights, eta=self.eta)),
+            past_weights(process, t, s, self.order, weights),
             joining_noise(process, t, s, self.eta),
+            restart_weights(process, t, s, weights),
         )
 
     def begin(self):
@@ -75,6 +85,8 @@ class Exponential(Sampler):
 
     def step(self, z, c, model, t, noise, past):
         x0 = model(z, t).x0
+        if self.order > 2 and len(past) == 1:
+            z = z + outer(c.restart, x0 - past[0])
         z = outer(c.signal_s, x0) + mix(c.flow, z - outer(c.signal_t, x0))
         for weight, earlier in zip(c.past.unbind(-2), past, strict=False):
             z = z + outer(weight, earlier - x0)
@@ -135,14 +147,17 @@ class PredictorCorrector(Sampler):
     and in the prediction of the next (UniPC; Zhao et al., 2023). Deterministic.
 
     Args:
-        predictor: 1, 2 or 3, the order of the prediction; `order` is one more.
+        predictor: 1 or 2, the order of the prediction; `order` is one more.
+
+    Raises:
+        ValueError: another order.
     """
 
     stochastic = False
 
     def __init__(self, predictor: int = 2):
-        if predictor not in (1, 2, 3):
-            raise ValueError(f"the order of the predictor must be 1, 2 or 3: got {predictor}.")
+        if predictor not in (1, 2):
+            raise ValueError(f"the order of the predictor must be 1 or 2: got {predictor}.")
         self.predictor, self.order = predictor, predictor + 1
 
     def coefficients(self, process, t, s):
@@ -195,6 +210,14 @@ def past_weights(
         missing = known.new_zeros(len(rows), order - 1 + ahead - known.shape[1], *known.shape[2:])
         groups.append(torch.cat([known, missing], 1))
     return torch.cat(groups)
+
+
+def restart_weights(process: Process, t: Tensor, s: Tensor, weights: Weights) -> Float[Tensor, "n *k"]:
+    """For the second step: what the evaluation at its start should have weighed in the first. All other rows are 0."""
+    known = past_weights(process, t[:1], s[:1], 1, weights, ahead=True)[:, 0]
+    rows = known.new_zeros(len(t), *known.shape[1:])
+    rows[1:2] = known
+    return rows
 
 
 def joining_noise(process: Process, t: Tensor, s: Tensor, eta: float) -> Float[Tensor, "n k k"]:

@@ -21,19 +21,23 @@ from torch import Tensor
 from psld.flows import noise_flow, noise_weights
 from psld.kernels import mix, outer
 from psld.samplers.base import Sampler
-from psld.samplers.exponential import past_weights
+from psld.samplers.exponential import past_weights, restart_weights
 
 __all__ = ["GDDIM"]
 
 
 class NoiseStep(NamedTuple):
-    """signal_t = Φ₀(t), signal_s = Φ₀(s), flow = Ψ(s, t), whiten = R⁻¹ at t, past = U_j R for one, two … steps ago."""
+    """signal_t = Φ₀(t), signal_s = Φ₀(s), flow = Ψ(s, t), whiten = R⁻¹ at t, past = U_j R for one, two … steps ago.
+
+    restart: as for `Exponential`.
+    """
 
     signal_t: Tensor
     signal_s: Tensor
     flow: Tensor
     whiten: Tensor
     past: Tensor
+    restart: Tensor
 
 
 class GDDIM(Sampler):
@@ -61,7 +65,8 @@ class GDDIM(Sampler):
         r = torch.stack(factor)
         whiten = r.mT @ kernel.whitener.mT @ kernel.whitener  # R⁻¹ = Rᵀ Σ⁻¹, since R Rᵀ = Σ
         past = past_weights(process, t, s, self.order, noise_weights) @ r[:, None]
-        return NoiseStep(process.signal(t), process.signal(s), flow, whiten, past)
+        restart = restart_weights(process, t, s, noise_weights) @ r[0]
+        return NoiseStep(process.signal(t), process.signal(s), flow, whiten, past, restart)
 
     def begin(self):
         return partial(self.step, past=deque(maxlen=self.order))
@@ -70,6 +75,8 @@ class GDDIM(Sampler):
         x0 = model(z, t).x0
         n = z - outer(c.signal_t, x0)
         eps = mix(c.whiten, n)
+        if self.order > 2 and len(past) == 1:
+            n = n + mix(c.restart, eps - past[0])
         z = outer(c.signal_s, x0) + mix(c.flow, n)
         for weight, earlier in zip(c.past.unbind(-3), past, strict=False):
             z = z + mix(weight, earlier - eps)
