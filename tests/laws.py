@@ -1,8 +1,8 @@
 """Mean and covariance of one data dimension, carried exactly through steps that are affine.
 
-With Gaussian data every score is linear, so a whole run is z ↦ M z + c + Σⱼ Nⱼ ξⱼ, whatever a sampler remembers from one
-step to the next. M, c and Nⱼ are read off by running the sampler itself on basis states and basis noise: no sampling, and
-nothing of the sampler is written a second time.
+With Gaussian data every score is linear, so a whole run is z ↦ M z + c + Σⱼ Nⱼ ξⱼ, whatever a sampler remembers from
+one step to the next. M, c and Nⱼ are read off by running the sampler itself on basis states and basis noise: no
+sampling, and nothing of the sampler is written a second time.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def exact_law(process: Process, data: exact.Gaussian, t: float) -> Law:
 
 
 def carry(sampler: Sampler, model: ScoreModel, plan: Plan, law: Law, draws: int = 2) -> Law:
-    """The law after all steps of a grid, for a sampler that takes at most `draws` draws of noise a step, and one more."""
+    """The law after all steps of a grid, for a sampler that draws noise at most `draws` times a step, and once more."""
     k, steps = len(law.mean), plan.grid.steps
     rows = 1 + k + (draws * steps + 1) * k * sampler.stochastic + k * (not sampler.stochastic)
     basis = torch.zeros(rows, k, 1, dtype=torch.float64)

@@ -1,11 +1,11 @@
 """How a reverse process carries noise from t to s when x̂₀ is held constant.
 
 For each η ∈ [0, 1] the SDE with drift f − (1 + η²) βD ∇log p and noise η√(2βD), run backwards, has the marginals of the
-forward process: η = 0 is the probability flow, η = 1 the reversal of Anderson (1982). With the score of a constant x̂₀ it
-is linear: z_s = Φ₀(s) x̂₀ + Ψ(s, t) (z_t − Φ₀(t) x̂₀) + noise, where Ψ solves dΨ/dt = β (A + (1 + η²) D Σ⁻¹) Ψ.
+forward process: η = 0 is the probability flow, η = 1 the reversal of Anderson (1982). With the score of a constant x̂₀
+it is linear: z_s = Φ₀(s) x̂₀ + Ψ(s, t) (z_t − Φ₀(t) x̂₀) + noise, where Ψ solves dΨ/dt = β (A + (1 + η²) D Σ⁻¹) Ψ.
 
-In units of the marginals' own noise, Ψ = L_s M L_t⁻¹ with dM/db = (Ω + η² C) M, Ω skew-symmetric and C = L⁻¹DL⁻ᵀ; only M
-is integrated, which is smooth in log t, and for η = 0 is a rotation and stays one under Gauss–Legendre collocation.
+In units of the marginals' own noise, Ψ = L_s M L_t⁻¹ with dM/db = (Ω + η² C) M, Ω skew-symmetric and C = L⁻¹DL⁻ᵀ; only
+M is integrated, which is smooth in log t, and for η = 0 is a rotation and stays one under Gauss–Legendre collocation.
 Derivation: docs/derivations/exponential.md.
 """
 
@@ -93,7 +93,7 @@ def _whitened_rate(process: Process, t: Float[Tensor, "*B"], eta: float) -> Floa
 def data_weights(
     process: Process, t: Float[Tensor, " n"], s: Float[Tensor, " n"], clocks: Float[Tensor, "n p"], eta: float = 0.0
 ) -> Float[Tensor, "n p k"]:
-    """w_j of z_s = Ψ z_t + Σ_j w_j x̂₀ⱼ + noise, where x̂₀ is the polynomial in λ = −log σ through x̂₀ⱼ at λ = clocks[:, j].
+    """w_j of z_s = Ψ z_t + Σ_j w_j x̂₀ⱼ + noise, x̂₀ being the polynomial in λ = −log σ through x̂₀ⱼ at λ = clocks[:, j].
 
         w_j = −∫ Ψ(s, τ) (1 + η²) D Σ_τ⁻¹ Φ₀(τ) ℓ_j(λ_τ) db_τ,       b from b_t to b_s
 

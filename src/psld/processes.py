@@ -196,7 +196,8 @@ class Process:
         top = self.noise_scale(self.T)
         if not ((sigma > 0) & (sigma <= top * (1 + 1e-12))).all():
             raise ValueError(
-                f"σ must lie in (0, {float(top):g}], the noise scale at T: got {float(sigma.min()):g} … {float(sigma.max()):g}."
+                f"σ must lie in (0, {float(top):g}], the noise scale at T: "
+                f"got {float(sigma.min()):g} … {float(sigma.max()):g}."
             )
         target, low, high = (
             sigma.log(),
@@ -390,7 +391,7 @@ class VESDE(Process):
 
 
 class EDM(Process):
-    """Noise whose scale is the time, σ(t) = t: the space of EDM and of every sampler written in σ (Karras et al., 2022).
+    """Noise whose scale is the time, σ(t) = t: the space of EDM and all samplers written in σ (Karras et al., 2022).
 
     The variance-exploding SDE in another clock, and with the same status: a process, not a recipe.
 

@@ -1,7 +1,7 @@
 """Grids and parameters found on exact scores: no network, no FID, no noise in the comparison.
 
-The judge integrates the probability flow of known data to high accuracy from some starting noise. A deterministic sampler
-starts from the same noise and should arrive at the same images. How far it is off is then the sampler's error alone.
+The judge integrates the probability flow of known data to high accuracy from some starting noise. A deterministic
+sampler starts from the same noise and should arrive at the same images; how far it is off is its own error alone.
 """
 
 from __future__ import annotations

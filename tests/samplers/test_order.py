@@ -1,8 +1,8 @@
 """Every fixed-step sampler reaches the exact reverse law at the order it declares.
 
 On Gaussian data a run is affine, so the law is propagated (laws.py), never sampled. Each run starts from the exact
-marginal at one time and is compared at a later one, in units of that law's spread, on equal steps of t short enough to be
-asymptotic. (From T down to t = 1e-3 hundreds of steps are not, in phase space: the last decades of noise take too few.)
+marginal at one time and is compared at a later one, in units of that law's spread, on equal steps of t short enough to
+be asymptotic. (From T to t = 1e-3 hundreds are not, in phase space: the last decades of noise get too few of them.)
 """
 
 import pytest
@@ -67,10 +67,12 @@ SPLITTING = [
 
 
 def grids(sampler, process):
-    if isinstance(sampler, Heun) and process is CHAIN:  # there its third-order error is the larger one for long
-        start, stop, steps = 0.5, 0.25, (512, 1024, 2048)
-    elif sampler.order == 3:
+    if sampler.order == 3:
         start, stop, steps = 0.5, 0.4, (32, 64, 128)
+    elif isinstance(sampler, Heun) and process is CHAIN:  # there its third-order error is the larger one for long
+        start, stop, steps = 0.5, 0.25, (2048, 4096)
+    elif isinstance(sampler, Heun | Conjugate | SymplecticEuler | VelocityVerlet):
+        start, stop, steps = 0.6, 0.2, (256, 512, 1024)
     else:
         start, stop, steps = 0.6, 0.2, (64, 128, 256)
     return [Grid(torch.linspace(start, stop, n + 1, dtype=torch.float64), "none") for n in steps]
@@ -108,7 +110,9 @@ def test_declared_order_with_churn(process):
 def test_few_steps_are_exact_for_a_point(sampler, process, end):
     """Data without spread: x̂₀ does not depend on z, and steps of any length from T are the whole reverse process."""
     grid = log_snr(process, 3, end=end, final="none")
-    assert laws.law_error(sampler, process, exact.Gaussian(mean=0.3, std=0.0), grid) < 1e-8
+    assert laws.law_error(sampler, process, exact.Gaussian(mean=0.3, std=0.0), grid) < (
+        1e-8 if process is not CHAIN else 1e-6
+    )
 
 
 @pytest.mark.parametrize("sampler", [EulerMaruyama(), SSCS()], ids=repr)

@@ -133,7 +133,7 @@ class CorrectedStep(NamedTuple):
 
 
 class Memory:
-    """What a predictor–corrector keeps: earlier x̂₀, latest first, and the latest step as far as x̂₀ was held constant."""
+    """What a predictor–corrector keeps: earlier x̂₀, latest first, and the latest step with x̂₀ held constant."""
 
     def __init__(self, length: int):
         self.x0: deque[Tensor] = deque(maxlen=length)

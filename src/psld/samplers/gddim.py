@@ -5,7 +5,7 @@ Here ε_R, not x̂₀, is the polynomial in λ = −log σ:
 
     z_s = Φ₀(s) x̂₀ + Ψ(s, t) n + Σ_j U_j R (ε_R,j − ε_R)
 
-For the VP process this is DEIS with polynomials in log ρ (Zhang & Chen, 2023); for CLD, gDDIM (Zhang, Tao & Chen, 2023).
+For VP this is DEIS with polynomials in log ρ (Zhang & Chen, 2023), for CLD it is gDDIM (Zhang, Tao & Chen, 2023).
 Derivation: docs/derivations/exponential.md.
 """
 

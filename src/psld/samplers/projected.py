@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from psld.grids import Grid
-from psld.kernels import Kernel, mix, outer
+from psld.kernels import Kernel
 from psld.predictions import Prediction, ScoreModel
-from psld.processes import EDM, Process, Times, statistic_weights
+from psld.processes import EDM, Times
 from psld.samplers.base import Noise, Plan, Sampler
 
 __all__ = ["Ancillary", "Projected"]

@@ -3,8 +3,9 @@
     dz/dt = f(z, t) − βD ∇log p_t(z),      from T down to the end of the grid
 
 With error control a sample, a sample does not depend on its neighbours, and finished samples leave the batch; with
-control a batch, as the paper's solver has it, one step size fits the root-mean-square error of all. Step control and the choice of the first step follow Hairer, Nørsett & Wanner, "Solving Ordinary Differential
-Equations I", II.4, so that counts of evaluations can be held against scipy's RK45.
+control a batch, as the paper's solver has it, one step size fits the root-mean-square error of all. Step control and
+the choice of the first step follow Hairer, Nørsett & Wanner, "Solving Ordinary Differential Equations I", II.4, so that
+counts of evaluations can be held against scipy's RK45.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ the deterministic ones solve the probability flow, and
     O:   dz = −D S⁻¹ z db + √(2D) dw̄                      exact, position noise scaled by λ_s
     P, K: the two parts of   Q S⁻¹ z + 2D (∇log p + S⁻¹ z)
 
-the stochastic ones the reverse SDE. The reduced ones reuse a score evaluation. Source: Pandey, Rudolph & Mandt, "Efficient
-Integrators for Diffusion Generative Models" (2023). Derivation: docs/derivations/splitting.md.
+the stochastic ones the reverse SDE. The reduced ones reuse a score evaluation. Source: Pandey, Rudolph & Mandt,
+"Efficient Integrators for Diffusion Generative Models" (2023). Derivation: docs/derivations/splitting.md.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class SymplecticEuler(Sampler):
 
 
 class VelocityVerlet(Sampler):
-    """Half a step of momentum, one of position, half of momentum, each with its own evaluation. Order 1 in the step of t.
+    """Half a step of momentum, one of position, half of momentum, an evaluation each. Order 1 in the step of t.
 
     (Not 2: the force depends on the momentum, so the second half step is not the mirror image of the first.)
     """
@@ -160,7 +160,7 @@ class ROBA(OBA):
 
 
 class ConjugateVerlet(Sampler):
-    """Reduced velocity Verlet whose parts are conjugate steps (`psld.samplers.conjugate`), with ε in place of the score.
+    """Reduced velocity Verlet whose parts are conjugate steps (`psld.samplers.conjugate`), with ε for the score.
 
     Args:
         lam, direction: λ and B.
@@ -242,7 +242,7 @@ def flow_parts(process: Process) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, T
 
 
 def remainder_parts(process: Process) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """(A, D) of what O leaves of the reverse SDE, in forward time: −(Q + 2D) S⁻¹ and 2D; position rows, momentum rows."""
+    """(A, D) of what O leaves of the reverse SDE, in forward time: −(Q + 2D) S⁻¹ and 2D; rows as in `flow_parts`."""
     recipe = process.recipe
     if recipe is None:
         raise ValueError(f"OBA splits off friction towards the stationary law, and {process!r} has none.")
