@@ -2,7 +2,7 @@
 
     python benchmarks/optimise_grids.py
 
-For VP, CLD, PSLD and order 3, and each NFE: the noise scales with which the exponential sampler of order 2 comes nearest
+For VP, CLD, PSLD and order 3, and each NFE: the noise scales at which the exponential sampler of order 2 is nearest
 to the exact probability flow. The grid of VP also serves the projected samplers of every process, which walk in the
 same variable. Writes src/psld/optimised_grids.json; an interrupted run goes on.
 """

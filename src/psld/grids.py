@@ -5,7 +5,10 @@ NFE counts every network call: a grid of N times takes N − 1 steps, and a fina
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -14,7 +17,7 @@ from torch import Tensor
 
 from psld.processes import Process
 
-__all__ = ["Final", "Grid", "edm_rho", "log_snr", "noise_scales", "paper", "quadratic", "uniform"]
+__all__ = ["Final", "Grid", "edm_rho", "log_snr", "noise_scales", "optimised", "paper", "quadratic", "uniform"]
 
 Final = Literal["denoise", "euler", "none"]
 
@@ -42,6 +45,29 @@ class Grid:
             raise ValueError(f"a grid needs at least two times: got shape {tuple(self.times.shape)}.")
         if not (self.times.diff() < 0).all() or self.times[-1] <= 0:
             raise ValueError("a grid's times must be positive and strictly decreasing, from noise to data.")
+
+    def save(self, path: str | Path) -> None:
+        """Write the grid as JSON, in one piece; `load` reads it."""
+        path = Path(path)
+        unfinished = path.with_name(f".{path.name}.partial")
+        unfinished.write_text(json.dumps({"times": self.times.tolist(), "final": self.final}, indent=1))
+        unfinished.replace(path)
+
+    @staticmethod
+    def load(path: str | Path) -> Grid:
+        """A grid from JSON: {"times": [1.0, …], "final": "denoise"}.
+
+        Raises:
+            ValueError: the file holds something else.
+        """
+        try:
+            known = json.loads(Path(path).read_text())
+            times, final = torch.tensor(known["times"], dtype=torch.float64), known.get("final", "denoise")
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f'{path} is not a grid: it must hold {{"times": [1.0, …], "final": "denoise"}} ({error!r}).'
+            ) from error
+        return Grid(times, final)
 
     @property
     def steps(self) -> int:
@@ -109,6 +135,36 @@ def noise_scales(process: Process, sigmas: Float[Tensor, " n"], final: Final = "
     """
     sigmas = torch.as_tensor(sigmas, dtype=torch.float64)
     return _at_noise_scales(process, sigmas, float(process.time_of(sigmas[-1])), final)
+
+
+def optimised(process: Process, nfe: int, sigma_space: bool = False, final: Final = "denoise") -> Grid:
+    """The grid on which the exponential sampler of order 2 came nearest to the exact flow of the digits mixture.
+
+    Found by `psld.tuning.optimise_grid` and stored as data; for images of another size or contrast, look for your own.
+
+    Args:
+        process: VPSDE(), CLD(), PSLD(0.01), PSLD(0.25) or HigherOrderLangevin(3), with their published settings.
+        nfe: network calls, the final one included, of those that were searched.
+        sigma_space: for a `Projected` sampler, which walks in the statistic y; then any process will do.
+        final: what becomes of the last state.
+
+    Raises:
+        ValueError: there is none for this process or this number of calls; the message lists those there are.
+    """
+    rows = json.loads(files("psld").joinpath("optimised_grids.json").read_text())
+    top = float(process.noise_scale(process.T))
+    name = "VPSDE()" if sigma_space else repr(process)
+    found = {row["nfe"]: row["noise_scales"] for row in rows if row["process"] == name}
+    if not found or not (sigma_space or abs(next(iter(found.values()))[0] / top - 1) < 1e-3):
+        known = ", ".join(dict.fromkeys(row["process"] for row in rows))
+        raise ValueError(
+            f"no optimised grid for {process!r} with σ(T) = {top:g}; there are some for {known}. "
+            "Use log_snr or edm_rho, or search one with psld.tuning.optimise_grid."
+        )
+    if nfe not in found:
+        raise ValueError(f"optimised grids are there for nfe = {', '.join(map(str, sorted(found)))}: got {nfe}.")
+    sigmas = torch.tensor([top, *found[nfe][1:]], dtype=torch.float64)
+    return noise_scales(process, sigmas, final)
 
 
 def _at_noise_scales(process: Process, sigmas: Float[Tensor, " n"], end: float, final: Final) -> Grid:

@@ -18,7 +18,7 @@ from torch import Tensor
 from psld.evaluation import frechet_distance
 from psld.grids import Final, Grid, noise_scales
 from psld.predictions import ScoreModel
-from psld.samplers import RK45, Sampler
+from psld.samplers import RK45, Projected, Sampler
 
 __all__ = ["Error", "Judge", "Tuned", "best_parameter", "optimise_grid"]
 
@@ -47,6 +47,8 @@ class Judge:
         seeds: one a sample, the same as the samplers will get.
         sigma: noise scale at which the solution ends and is denoised.
         tolerance: relative and absolute, of the adaptive solver.
+        projected: whether the flow is that of a `Projected` sampler, in the statistic y, instead of the process's own.
+        images: the exact solutions, where they are known from an earlier judge of the same model and seeds.
     """
 
     def __init__(
@@ -56,11 +58,17 @@ class Judge:
         seeds: Sequence[int],
         sigma: float = 1e-3,
         tolerance: float = 1e-7,
+        projected: bool = False,
+        images: Float[Tensor, "n *data"] | None = None,
     ):
         self.model, self.shape, self.seeds = model, shape, seeds
+        if images is not None:
+            self.images = images
+            return
         process = model.process
         ends = torch.stack([torch.tensor(process.T, dtype=torch.float64), process.time_of(torch.tensor(sigma))])
-        self.images: Float[Tensor, "n *data"] = RK45(tolerance, tolerance).sample(model, shape, Grid(ends), seeds).x
+        solver = RK45(tolerance, tolerance)
+        self.images = (Projected(solver) if projected else solver).sample(model, shape, Grid(ends), seeds).x
 
     def error(self, sampler: Sampler, grid: Grid) -> Error:
         """Of a deterministic sampler on a grid."""
@@ -102,6 +110,10 @@ def best_parameter(
             middle = 0.5 * (ordered[i] + neighbour)
             tried[middle] = judge.error(sampler(middle), grid)
     return Tuned(_smallest(tried), dict(sorted(tried.items())))
+
+
+def _smallest(tried: dict[float, Error]) -> float:
+    return min(tried, key=lambda value: tried[value].rms if math.isfinite(tried[value].rms) else math.inf)
 
 
 def optimise_grid(

@@ -10,6 +10,7 @@ __all__ = ["main"]
 COMMANDS = {
     "train": "train a process on images, from one YAML file",
     "sample": "draw images from a trained run",
+    "bench": "compare samplers on exact scores or on a trained network",
     "recipe": "say whether a process is stationary and ergodic, and why not",
     "demo": "train PSLD on real digits, sample, and measure, in a few minutes on a CPU",
 }

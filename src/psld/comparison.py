@@ -1,0 +1,272 @@
+"""Samplers side by side: one model, many samplers and budgets, and how far each is from the law it should draw from.
+
+Three figures a cell: the Fréchet distance to fresh draws, whose floor is that between two sets of draws; the energy
+distance; and for deterministic samplers the RMS distance to the exact solution of the probability flow from the same
+noise, which has no Monte Carlo noise in it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from psld import grids
+from psld.evaluation import energy_distance, frechet_distance
+from psld.evaluation.pictures import atomic_file
+from psld.grids import Grid
+from psld.processes import Process
+from psld.samplers import (
+    GDDIM,
+    OBA,
+    RK45,
+    ROBA,
+    RVV,
+    SSCS,
+    Ancestral,
+    Conjugate,
+    ConjugateOBA,
+    ConjugateVerlet,
+    DPMSolverPP,
+    EulerMaruyama,
+    Exponential,
+    Heun,
+    Langevin,
+    PredictorCorrector,
+    Projected,
+    Sampler,
+    SymplecticEuler,
+    VelocityVerlet,
+)
+from psld.tuning import Judge, best_parameter
+
+__all__ = ["Cell", "Reference", "Row", "cells", "draw_plot", "make_grid", "measure", "read_rows", "write_rows"]
+
+LAMBDAS = (-1.5, -0.75, -0.25, 0.0, 0.25, 0.75, 1.5)
+TOLERANCES = tuple(10.0**e for e in (-5, -4, -3, -2, -1, 0, 1, 2, 3))
+
+GRIDS: dict[str, Callable[..., Grid]] = {
+    "log-snr": grids.log_snr,
+    "edm-rho": grids.edm_rho,
+    "uniform": grids.uniform,
+    "quadratic": grids.quadratic,
+    "optimised": grids.optimised,
+    "paper-uniform": lambda process, nfe: grids.paper(process, nfe, "uniform"),
+    "paper-quadratic": lambda process, nfe: grids.paper(process, nfe, "quadratic"),
+}
+
+
+class Cell(NamedTuple):
+    """A sampler on a grid within a budget of evaluations. Both are built late: some look for a parameter first."""
+
+    family: str
+    label: str
+    nfe: int
+    build: Callable[[Judge], tuple[Sampler, Grid]]
+
+
+class Reference(NamedTuple):
+    """What samples are held against: images of the law, the floors of both distances, and the exact solutions.
+
+    judge: of the flow of the process; projected: of the flow in the statistic y, which `Projected` samplers follow.
+    """
+
+    images: Float[Tensor, "n *data"]
+    frechet_floor: float
+    energy_floor: float
+    judge: Judge
+    projected: Judge
+
+
+class Row(NamedTuple):
+    """One measured cell. nfe is the mean number of evaluations made, within the budget where that was possible."""
+
+    process: str
+    family: str
+    sampler: str
+    budget: int
+    nfe: float
+    frechet: float
+    frechet_floor: float
+    energy_distance: float
+    energy_floor: float
+    rms_to_exact: float | None
+    samples: int
+    built: str
+
+
+def make_grid(name: str, process: Process, nfe: int, sampler: Sampler) -> Grid:
+    """The grid of that name, or of a JSON file, with as many steps as the sampler can take in `nfe` evaluations.
+
+    Raises:
+        ValueError: an unknown name, or a budget too small for one step.
+    """
+    if name.endswith(".json"):
+        return Grid.load(name)
+    if name not in GRIDS:
+        raise ValueError(f"unknown grid {name!r}: one of {', '.join(GRIDS)}, or a .json file.")
+    if name == "optimised" and isinstance(sampler, Projected):
+        return grids.optimised(process, nfe, sigma_space=True)
+    return GRIDS[name](process, (nfe - 1) // sampler.evaluations + 1)
+
+
+def cells(process: Process, nfe: int) -> Iterator[Cell]:
+    """What is compared for a process, the paper's samplers first."""
+
+    def fixed(family: str, grid: str, sampler: Sampler) -> Cell:
+        return Cell(
+            family, f"{sampler!r}, {grid}", nfe, lambda judge: (sampler, make_grid(grid, process, nfe, sampler))
+        )
+
+    def tuned(family: str, grid: str, name: str, sampler: Callable[[float], Sampler]) -> Cell:
+        def build(judge: Judge) -> tuple[Sampler, Grid]:
+            times = make_grid(grid, process, nfe, sampler(0.0))
+            return sampler(best_parameter(judge, sampler, times, LAMBDAS, refinements=2).best), times
+
+        return Cell(family, f"{name}, best λ, {grid}", nfe, build)
+
+    yield fixed("paper", "paper-uniform", EulerMaruyama())
+    yield fixed("paper", "paper-quadratic", EulerMaruyama())
+    if process.recipe is not None:
+        yield fixed("paper", "paper-quadratic", SSCS())
+    yield Cell("paper", "RK45, tolerance for this NFE", nfe, lambda judge: rk45_within(nfe, judge))
+    for name in ("log-snr", "quadratic", "edm-rho", "optimised"):
+        yield fixed("exponential", name, Exponential(order=2))
+    for sampler in (Exponential(order=1), Exponential(order=3), DPMSolverPP(), GDDIM(order=2), GDDIM(order=3)):
+        yield fixed("exponential", "optimised", sampler)
+    for predictor in (1, 2):
+        yield fixed("exponential", "optimised", PredictorCorrector(predictor))
+    yield fixed("exponential", "edm-rho", PredictorCorrector(predictor=2))
+    for solver in (Exponential(order=2), Exponential(order=3), PredictorCorrector(predictor=2)):
+        yield fixed("projected", "optimised", Projected(solver))
+    yield fixed("projected", "optimised", Projected(PredictorCorrector(predictor=2), "mean"))
+    yield fixed("projected", "edm-rho", Projected(Heun()))
+    yield fixed("projected, stochastic", "optimised", Projected(PredictorCorrector(predictor=2), "fresh"))
+    yield fixed("projected, stochastic", "optimised", Projected(Exponential(order=2, eta=1.0)))
+    yield fixed("projected, stochastic", "edm-rho", Projected(Heun(churn=2.0)))
+    yield fixed("stochastic", "log-snr", Ancestral())
+    yield fixed("stochastic", "optimised", Ancestral())
+    for eta in (0.3, 1.0):
+        yield fixed("stochastic", "optimised", Exponential(order=2, eta=eta))
+    yield fixed("stochastic", "edm-rho", Exponential(order=2, eta=1.0))
+    yield fixed("stochastic", "edm-rho", Langevin(PredictorCorrector(predictor=2)))
+    yield fixed("Runge–Kutta", "quadratic", Heun())
+    for direction in ("identity", "ones"):
+        yield tuned("conjugate", "quadratic", f"Conjugate {direction}", partial(Conjugate, direction=direction))
+    if process.k > 1:
+        for splitting in (SymplecticEuler(), VelocityVerlet(), RVV()):
+            yield fixed("splitting", "quadratic", splitting)
+        yield tuned("splitting", "quadratic", "ConjugateVerlet", ConjugateVerlet)
+        for sampler in (OBA(), ROBA(), ROBA(position_noise=0.5), ConjugateOBA()):
+            yield fixed("splitting, stochastic", "quadratic", sampler)
+
+
+def rk45_within(nfe: int, judge: Judge) -> tuple[Sampler, Grid]:
+    """RK45 with the smallest tolerance that keeps the mean number of evaluations within the budget, or the loosest."""
+    ends = grids.uniform(judge.model.process, 2)
+    for tolerance in TOLERANCES:
+        sampler = RK45(tolerance, tolerance)
+        few = sampler.sample(judge.model, judge.shape, ends, judge.seeds[:32])
+        if float(few.nfe.double().mean()) <= nfe:
+            break
+    return sampler, ends
+
+
+def measure(cell: Cell, reference: Reference, samples: int, batch_size: int = 500, device: str = "cpu") -> Row:
+    """Sample one cell, with seeds 0, 1, …, and compare."""
+    judge = reference.judge
+    sampler, grid = cell.build(judge)
+    plan, model = sampler.prepare(judge.model.process, grid), judge.model.tabulate(grid.times)
+    batches = [
+        sampler.sample(model, judge.shape, grid, range(samples)[i : i + batch_size], device=device, plan=plan)
+        for i in range(0, samples, batch_size)
+    ]
+    images = torch.cat([batch.x for batch in batches]).cpu()
+    exact = reference.projected if isinstance(sampler, Projected) else judge
+    return Row(
+        process=repr(model.process),
+        family=cell.family,
+        sampler=cell.label,
+        budget=cell.nfe,
+        nfe=float(torch.cat([batch.nfe for batch in batches]).double().mean()),
+        frechet=frechet_distance(images.flatten(1), reference.images.flatten(1)),
+        frechet_floor=reference.frechet_floor,
+        energy_distance=energy_distance(images, reference.images),
+        energy_floor=reference.energy_floor,
+        rms_to_exact=None if sampler.stochastic else exact.compare(images[: len(exact.images)]).rms,
+        samples=samples,
+        built=repr(sampler),
+    )
+
+
+def write_rows(rows: Iterable[Row], folder: Path) -> None:
+    """rows.json and rows.csv, each in one piece."""
+    known = [row._asdict() for row in rows]
+    with atomic_file(folder / "rows.json") as file:
+        file.write(json.dumps(known, indent=1, ensure_ascii=False).encode())
+    text = io.StringIO()
+    table = csv.DictWriter(text, Row._fields)
+    table.writeheader()
+    table.writerows(known)
+    with atomic_file(folder / "rows.csv") as file:
+        file.write(text.getvalue().encode())
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """What an earlier run measured; nothing where there is none."""
+    path = folder / "rows.json"
+    return [Row(**row) for row in json.loads(path.read_text())] if path.exists() else []
+
+
+def draw_plot(rows: list[Row], path: Path) -> None:
+    """Fréchet distance against evaluations, a panel a process: the best of each family, the paper's one by one."""
+    from matplotlib.figure import Figure
+
+    processes = list(dict.fromkeys(row.process for row in rows))
+    figure = Figure(figsize=(4.6 * len(processes), 4.6), layout="constrained")
+    panels = figure.subplots(1, len(processes), sharey=True, squeeze=False)[0]
+    labels = list(dict.fromkeys(row.sampler if row.family == "paper" else row.family for row in rows))
+    colours = {label: f"C{i}" for i, label in enumerate(label for label in labels)}
+    for axes, process in zip(panels, processes, strict=True):
+        own = [row for row in rows if row.process == process]
+        for label in labels:
+            best: dict[int, Row] = {}
+            for row in own:
+                if (row.sampler if row.family == "paper" else row.family) == label and np.isfinite(row.frechet):
+                    known = best.get(row.budget)
+                    best[row.budget] = row if known is None or row.frechet < known.frechet else known
+            points = sorted((row.nfe, row.frechet) for row in best.values())
+            paper = any(row.family == "paper" and row.sampler == label for row in own)
+            if points:
+                style = ":" if paper else "-"
+                name = label if paper else f"{label}, best"
+                axes.plot(*zip(*points, strict=True), style, marker="o", ms=3.5, color=colours[label], label=name)
+        axes.axhline(own[0].frechet_floor, color="0.3", lw=1, ls="--")
+        axes.annotate("floor", (1, own[0].frechet_floor), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+        axes.set(title=process, xlabel="network evaluations", xscale="log", yscale="log")
+        axes.set_ylim(0.6 * own[0].frechet_floor, 200 * own[0].frechet_floor)
+        ticks = sorted({row.budget for row in own})
+        axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
+        axes.minorticks_off()
+        axes.grid(alpha=0.25)
+    panels[0].set_ylabel("Fréchet distance to fresh draws")
+    figure.legend(*_legend(panels), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=130)
+
+
+def _legend(panels) -> tuple[list, list]:
+    entries: dict = {}
+    for axes in panels:
+        for line, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(name, line)
+    return list(entries.values()), list(entries)
