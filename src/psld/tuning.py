@@ -68,7 +68,7 @@ class Judge:
         process = model.process
         ends = torch.stack([torch.tensor(process.T, dtype=torch.float64), process.time_of(torch.tensor(sigma))])
         solver = RK45(tolerance, tolerance)
-        self.images = (Projected(solver) if projected else solver).sample(model, shape, Grid(ends), seeds).x
+        self.images = (Projected(solver, "mean") if projected else solver).sample(model, shape, Grid(ends), seeds).x
 
     def error(self, sampler: Sampler, grid: Grid) -> Error:
         """Of a deterministic sampler on a grid."""

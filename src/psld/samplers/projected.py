@@ -11,6 +11,7 @@ time is σ. Derivation: docs/derivations/statistic.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from psld.grids import Grid
 from psld.kernels import Kernel
 from psld.predictions import Prediction, ScoreModel
 from psld.processes import EDM, Times
-from psld.samplers.base import Noise, Plan, Sampler
+from psld.samplers.base import Plan, Sampler
 
 __all__ = ["Ancillary", "Projected"]
 
@@ -64,7 +65,7 @@ class Projected(Sampler):
 
     def integrate(self, model, z, plan, noise, watch=None):
         start, end = plan.grid.times[0], plan.grid.times[-1]
-        once = noise() if self.ancillary == "once" else torch.zeros_like(z)
+        once = noise() if self.ancillary == "once" else None
         ancillary = noise if self.ancillary == "fresh" else lambda: once
         denoiser = Denoiser(model, EDM(float(plan.tables.inner.grid.times[0])), plan.tables.times, ancillary)
         y = model.process.statistic(z, start)[0].unsqueeze(1)
@@ -78,7 +79,9 @@ class Projected(Sampler):
 class Denoiser:
     """The model of a process as one of `EDM`: what a solver of σ-space calls in place of a ScoreModel."""
 
-    def __init__(self, model: ScoreModel, process: EDM, times: dict[float, Tensor], ancillary: Noise):
+    def __init__(
+        self, model: ScoreModel, process: EDM, times: dict[float, Tensor], ancillary: Callable[[], Tensor | None]
+    ):
         self.model, self.process, self.times, self.ancillary = model, process, times, ancillary
 
     def __call__(self, y: Tensor, sigma: Times, **condition: Any) -> Prediction:
@@ -95,7 +98,15 @@ class Denoiser:
 
     def state(self, y: Tensor, t: Tensor) -> Tensor:
         """A state of the process whose statistic is y."""
-        return self.model.process.from_statistic(y[:, 0], t, self.ancillary())
+        eps = self.ancillary()
+        if eps is None:
+            eps = y.new_zeros(len(y), self.model.process.k, *y.shape[2:])
+        if len(eps) != len(y):
+            raise ValueError(
+                "the solver drops finished samples, and their ancillary noise cannot follow: "
+                "use Projected(solver, 'mean'), or RK45 with control='batch'."
+            )
+        return self.model.process.from_statistic(y[:, 0], t, eps)
 
     def watcher(self, watch):
         """A watcher of states, from one that is shown y."""
