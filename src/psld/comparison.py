@@ -51,7 +51,7 @@ from psld.tuning import Judge, best_parameter
 
 __all__ = ["Cell", "Reference", "Row", "cells", "draw_plot", "make_grid", "measure", "read_rows", "write_rows"]
 
-LAMBDAS = (-1.5, -0.75, -0.25, 0.0, 0.25, 0.75, 1.5)
+LAMBDAS = (-4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
 TOLERANCES = tuple(10.0**e for e in (-5, -4, -3, -2, -1, 0, 1, 2, 3))
 
 GRIDS: dict[str, Callable[..., Grid]] = {
@@ -161,7 +161,7 @@ def cells(process: Process, nfe: int) -> Iterator[Cell]:
     yield fixed("stochastic", "edm-rho", Langevin(PredictorCorrector(predictor=2)))
     yield fixed("Runge–Kutta", "quadratic", Heun())
     for direction in ("identity", "ones"):
-        yield tuned("conjugate", "quadratic", f"Conjugate {direction}", partial(Conjugate, direction=direction))
+        yield tuned("conjugate", "optimised", f"Conjugate {direction}", partial(Conjugate, direction=direction))
     if process.k > 1:
         for splitting in (SymplecticEuler(), VelocityVerlet(), RVV()):
             yield fixed("splitting", "quadratic", splitting)

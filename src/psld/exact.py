@@ -68,10 +68,16 @@ class GaussianMixture:
     def denoiser(self, y: Float[Tensor, "B *data"], sigma: Float[Tensor, " B"]) -> Float[Tensor, "B *data"]:
         """E[x₀ | y] for y = x₀ + σ ξ."""
         flat, means, std = y.flatten(1), self.means.flatten(1).to(y), self.std.to(y)
+        log_weights = self.log_weights.to(y)
+        if (self.std == self.std[0]).all():  # what a component shares with all others drops out of the posterior
+            variance = std[0] ** 2 + sigma.to(y)[:, None] ** 2
+            logits = (flat @ means.T - 0.5 * means.square().sum(1)) / variance + log_weights
+            shrink = std[0] ** 2 / variance
+            return (torch.softmax(logits, dim=1) @ means * (1.0 - shrink) + shrink * flat).reshape(y.shape)
         variance = std**2 + sigma.to(y)[:, None] ** 2
         square = flat.square().sum(1)[:, None] - 2.0 * flat @ means.T + means.square().sum(1)
         dimensions = flat.shape[1]
-        logits = self.log_weights.to(y) - 0.5 * square / variance - 0.5 * dimensions * variance.log()
+        logits = log_weights - 0.5 * square / variance - 0.5 * dimensions * variance.log()
         posterior = torch.softmax(logits, dim=1)
         shrink = posterior * std**2 / variance  # how far each component's mean moves towards y
         x0 = (posterior - shrink) @ means + shrink.sum(1, keepdim=True) * flat

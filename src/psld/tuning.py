@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.evaluation import frechet_distance
-from psld.grids import Final, Grid, noise_scales
+from psld.grids import Final, Grid, log_snr, noise_scales, uniform
 from psld.predictions import ScoreModel
-from psld.samplers import RK45, Projected, Sampler
+from psld.samplers import RK45, Exponential, Projected, Sampler
 
 __all__ = ["Error", "Judge", "Tuned", "best_parameter", "optimise_grid"]
 
@@ -65,10 +65,12 @@ class Judge:
         if images is not None:
             self.images = images
             return
-        process = model.process
-        ends = torch.stack([torch.tensor(process.T, dtype=torch.float64), process.time_of(torch.tensor(sigma))])
-        solver = RK45(tolerance, tolerance)
-        self.images = (Projected(solver, "mean") if projected else solver).sample(model, shape, Grid(ends), seeds).x
+        end = float(model.process.time_of(torch.tensor(sigma)))
+        if projected:  # many small steps, whose tables are made at once, instead of a search for σ⁻¹ in every call
+            solver, grid = Projected(Exponential(order=3), "mean"), log_snr(model.process, 400, end)
+        else:
+            solver, grid = RK45(tolerance, tolerance), uniform(model.process, 2, end)
+        self.images = solver.sample(model, shape, grid, seeds).x
 
     def error(self, sampler: Sampler, grid: Grid) -> Error:
         """Of a deterministic sampler on a grid."""
