@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from PIL import Image
 
 from psld.cli import main
 from psld.cli.configuration import load_model, published_config
+from psld.grids import Grid
+from psld.samplers import Sampler
 
 SMALL = {
     "seed": 3,
@@ -62,6 +65,77 @@ def test_sample_npz(trained):
     options = ["--num", "3", "--steps", "2", "--format", "npz", "--sampler", "Ancestral"]
     assert main(["sample", str(trained / "run"), "--out", str(trained / "npz"), *options]) == 0
     assert np.load(trained / "npz" / "samples.npz")["images"].shape == (3, 8, 8, 1)
+
+
+@pytest.mark.parametrize("kind", ["png", "npz"])
+def test_sample_goes_on_with_what_is_missing(trained, kind, monkeypatch):
+    """A job killed after its first batch, then run again, then asked for more: the same images as in one go."""
+    command = ["sample", str(trained / "run"), "--steps", "3", "--format", kind, "--batch_size", "2"]
+    whole, parts = trained / f"whole-{kind}", trained / f"parts-{kind}"
+    assert main([*command, "--num", "7", "--out", str(whole)]) == 0
+    draw, calls = Sampler.sample, []
+
+    def killed(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return draw(*arguments, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Sampler, "sample", killed)
+        main([*command, "--num", "5", "--out", str(parts)])
+    for num in ("5", "7"):
+        assert main([*command, "--num", num, "--out", str(parts)]) == 0
+    if kind == "npz":
+        arrays = [np.load(folder / "samples.npz") for folder in (whole, parts)]
+        assert all(np.array_equal(arrays[0][name], arrays[1][name]) for name in ("images", "seeds"))
+        assert not (parts / "parts").exists()
+    else:
+        pictures = [sorted((folder / "images").iterdir()) for folder in (whole, parts)]
+        assert [path.read_bytes() for path in pictures[0]] == [path.read_bytes() for path in pictures[1]]
+        assert len(pictures[1]) == 7
+
+
+def test_sample_refuses_to_mix_samplers(trained, capsys):
+    command = ["sample", str(trained / "run"), "--num", "2", "--steps", "3", "--out", str(trained / "mixed")]
+    assert main(command) == 0
+    assert main([*command, "--sampler", "Ancestral"]) == 1
+    assert "differs in sampler" in capsys.readouterr().err
+
+
+def test_sample_takes_a_grid_from_a_file(trained):
+    Grid(torch.tensor([1.0, 0.5, 0.1], dtype=torch.float64)).save(trained / "grid.json")
+    command = ["sample", str(trained / "run"), "--num", "2", "--grid", str(trained / "grid.json")]
+    assert main([*command, "--sampler", "PredictorCorrector", "--out", str(trained / "own-grid")]) == 0
+    (trained / "broken.json").write_text("[1, 2]")
+    command[-1] = str(trained / "broken.json")
+    assert main([*command, "--out", str(trained / "other")]) == 1
+
+
+def test_two_processes_draw_what_one_does(trained):
+    """Each process takes every other image."""
+    command = [Path(sys.executable).with_name("psld"), "sample", trained / "run", "--num", "5", "--steps", "3"]
+    for folder, devices in (("one", "1"), ("two", "2")):
+        subprocess.run(
+            [*command, "--devices", devices, "--out", trained / folder], check=True, capture_output=True, timeout=120
+        )
+    pictures = [sorted((trained / folder / "images").iterdir()) for folder in ("one", "two")]
+    assert [path.read_bytes() for path in pictures[0]] == [path.read_bytes() for path in pictures[1]]
+
+
+def test_bench_is_resumed(tmp_path, capsys):
+    command = ["bench", "samplers", "--data", "ring", "--num", "20", "--exact", "8", "--processes", "PSLD-0.01"]
+    command += ["--only", "Exponential(order=2), log-snr", "RVV", "Conjugate ones", "--out", str(tmp_path / "bench")]
+    assert main([*command, "--nfe", "5"]) == 0
+    first = json.loads((tmp_path / "bench" / "rows.json").read_text())
+    assert main([*command, "--nfe", "5", "8"]) == 0
+    rows = json.loads((tmp_path / "bench" / "rows.json").read_text())
+    assert rows[: len(first)] == first and {row["budget"] for row in rows} == {5, 8}
+    wanted = {"process", "sampler", "nfe", "frechet", "frechet_floor", "energy_distance", "rms_to_exact"}
+    assert all(wanted <= row.keys() and row["nfe"] <= row["budget"] for row in rows)
+    assert (tmp_path / "bench" / "frechet.png").stat().st_size > 10_000
+    assert main([*command, "--nfe", "5", "--num", "30"]) == 1
+    assert "other settings" in capsys.readouterr().err
 
 
 def test_sample_refuses_a_full_folder_and_keeps_it(trained, capsys):

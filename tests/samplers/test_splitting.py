@@ -224,9 +224,7 @@ def test_conjugate_verlet(lam):
     first = eps(Z, T)
     z = move(part(x_rows, T, S), move(part(m_rows, T, middle), Z, first), first)
     z = move(part(m_rows, middle, S), z, eps(z, S))
-    found = step(
-        ConjugateVerlet(lam, "ones"), "eps", PROCESS, lambda z, t: torch.sin(z) - t.reshape(-1, 1, 1)
-    )
+    found = step(ConjugateVerlet(lam, "ones"), "eps", PROCESS, lambda z, t: torch.sin(z) - t.reshape(-1, 1, 1))
     close(found, z, atol=1e-10)
 
 

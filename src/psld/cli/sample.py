@@ -1,35 +1,42 @@
-"""`psld sample`: images from a trained run."""
+"""`psld sample`: images from a trained run, on one device or on many, and on from where a killed job stopped."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import re
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from jsonargparse import ArgumentParser
+from torch import Tensor
 
-from psld import grids
 from psld.cli.configuration import instances, load_model
+from psld.comparison import GRIDS, make_grid
 from psld.evaluation import save_grid, save_images
-from psld.evaluation.pictures import atomic_file
+from psld.evaluation.pictures import atomic_file, load_images
 from psld.grids import Grid
 from psld.predictions import ScoreModel
-from psld.processes import Process
 from psld.samplers import Sampler, Samples
+from psld.training import latest_checkpoint
 
-__all__ = ["GridName", "generate", "make_grid", "run"]
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+__all__ = ["generate", "run"]
 
 DESCRIPTION = """Draw images from a trained run: OUT/grid.png, and OUT/images/000000.png … or OUT/samples.npz.
 
-A sample depends on its own seed (--seed, --seed + 1, …) and not on the batch size, so more images later continue the
-same set."""
+A sample depends on its own seed (--seed, --seed + 1, …) and neither on the batch size nor on the number of devices. The
+same command again goes on with the images that are missing; with a larger --num it adds to them."""
 
 EPILOG = """example: psld sample runs/demo --sampler EulerMaruyama --grid paper-quadratic --steps 50 --out runs/em;
-an adaptive sampler with its own options: psld sample runs/demo --sampler RK45 --sampler.rtol 1e-4 --out runs/ode"""
-
-GridName = Literal["log-snr", "uniform", "quadratic", "paper-uniform", "paper-quadratic"]
+a sampler with its own options: psld sample runs/demo --sampler RK45 --sampler.rtol 1e-4 --out runs/ode;
+on four GPUs: psld sample runs/cifar --num 50000 --format npz --accelerator cuda --devices 4 --out runs/fid"""
 
 
 def parser() -> ArgumentParser:
@@ -37,31 +44,27 @@ def parser() -> ArgumentParser:
     options = ArgumentParser(prog="psld sample", description=DESCRIPTION)
     options.epilog = EPILOG
     options.add_argument("run", type=str, help="run folder, checkpoint folder, or a folder with model.safetensors")
-    options.add_argument("--out", type=str, required=True, help="folder to write; must be new or empty")
+    options.add_argument("--out", type=str, required=True, help="folder to write: new, or of the same command before")
     options.add_subclass_arguments(
         Sampler,
         "sampler",
-        help="EulerMaruyama, SSCS, Ancestral, Exponential or RK45",
+        help="Exponential, PredictorCorrector, GDDIM, Projected, EulerMaruyama, SSCS, Ancestral, RK45 …",
         default={"class_path": "Exponential"},
     )
-    options.add_argument("--grid", type=GridName, default="log-snr", help="where the steps lie; paper-* stop at 1e-3")
+    options.add_argument("--grid", type=str, default="log-snr", help=f"{', '.join(GRIDS)}, or a .json file")
     options.add_argument(
         "--steps", type=int, default=20, help="network evaluations a sample, the last denoising included"
     )
     options.add_argument("--num", type=int, default=64, help="how many images")
     options.add_argument("--seed", type=int, default=0, help="seed of the first image")
-    options.add_argument("--batch_size", type=int, default=256, help="images at a time")
+    options.add_argument("--batch_size", type=int, default=256, help="images at a time, on each device")
     options.add_argument("--format", type=Literal["png", "npz"], default="png", help="a file an image, or one array")
     options.add_argument("--weights", type=Literal["ema", "online"], default="ema", help="averaged weights or the last")
-    options.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 …")
+    options.add_argument("--accelerator", type=str, default="cpu", help="cpu, cuda, mps or auto")
+    options.add_argument("--devices", type=int, default=1, help="devices (processes) on each node")
+    options.add_argument("--nodes", type=int, default=1, help="machines, each started with the same command")
+    options.add_argument("--compile", type=bool, default=False, help="torch.compile the network first")
     return options
-
-
-def make_grid(name: GridName, process: Process, nfe: int) -> Grid:
-    """The grid of that name for `nfe` evaluations."""
-    if name.startswith("paper-"):
-        return grids.paper(process, nfe, "uniform" if name == "paper-uniform" else "quadratic")
-    return {"log-snr": grids.log_snr, "uniform": grids.uniform, "quadratic": grids.quadratic}[name](process, nfe)
 
 
 def generate(
@@ -69,9 +72,9 @@ def generate(
     model: ScoreModel,
     shape: tuple[int, ...],
     grid: Grid,
-    seeds: range,
+    seeds: Sequence[int],
     batch_size: int,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
 ) -> Iterator[Samples]:
     """Samples in batches, one a seed, from tables made once, with a progress bar on a terminal."""
     from tqdm import tqdm
@@ -85,31 +88,137 @@ def generate(
 
 
 def run(arguments: list[str]) -> int:
-    """Sample; returns 0."""
+    """Sample what is missing; returns 0."""
     options = parser()
     config = options.parse_args(arguments)
-    if config.num < 1 or config.batch_size < 1 or config.steps < 1:
-        raise ValueError(
-            "--num, --steps and --batch_size must be at least 1: "
-            f"got {config.num}, {config.steps}, {config.batch_size}."
-        )
+    numbers = {name: config[name] for name in ("num", "batch_size", "steps", "devices", "nodes")}
+    if min(numbers.values()) < 1:
+        given = ", ".join(f"--{name} {value}" for name, value in numbers.items())
+        raise ValueError(f"--num, --steps, --batch_size, --devices and --nodes must be at least 1: got {given}.")
+    fabric = launched(config)
     out = Path(config.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} is there already and is not an empty folder: give another --out, or remove it.")
-    model, shape = load_model(config.run, config.weights, config.device)
-    grid = make_grid(config.grid, model.process, config.steps)
+    model, shape = load_model(config.run, config.weights, str(fabric.device))
     sampler = instances(options, config).sampler
-    seeds = range(config.seed, config.seed + config.num)
-    batches = list(generate(sampler, model, shape, grid, seeds, config.batch_size, config.device))
-    images = torch.cat([batch.x for batch in batches]).float().clamp(-1, 1).cpu()
-    nfe = torch.cat([batch.nfe for batch in batches]).double().mean()
-    out.mkdir(parents=True, exist_ok=True)
-    if config.format == "npz":
-        with atomic_file(out / "samples.npz") as file:
-            pixels = ((images + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-            np.savez_compressed(file, images=pixels, seeds=np.asarray(seeds))
-    else:
-        save_images(images, out / "images")
-    save_grid(images[:100], out / "grid.png")
-    print(f"{len(images)} images in {out}, {float(nfe):.4g} network evaluations each. Look at {out / 'grid.png'}")
+    grid = make_grid(config.grid, model.process, config.steps, sampler)
+    if fabric.is_global_zero:
+        claim(out, config, repr(sampler), grid)
+    fabric.barrier()
+    if config.compile:
+        model.network = torch.compile(model.network)
+    store = Pictures(out) if config.format == "png" else Arrays(out)
+    wanted = range(config.num)
+    missing = sorted(set(wanted) - store.present())[fabric.global_rank :: fabric.world_size]
+    seeds = [config.seed + i for i in missing]
+    nfe: list[Tensor] = []
+    for start, batch in zip(
+        range(0, len(missing), config.batch_size),
+        generate(sampler, model, shape, grid, seeds, config.batch_size, fabric.device),
+        strict=True,
+    ):
+        store.add(missing[start : start + config.batch_size], batch.x.float().clamp(-1, 1).cpu())
+        nfe.append(batch.nfe)
+    fabric.barrier()
+    if fabric.is_global_zero:
+        store.finish(config.num, config.seed)
+        save_grid(store.first(min(100, config.num)), out / "grid.png")
+        calls = f", {float(torch.cat(nfe).double().mean()):.4g} network evaluations each" if nfe else ""
+        print(f"{config.num} images in {out}{calls}. Look at {out / 'grid.png'}")
     return 0
+
+
+def launched(config) -> Fabric:
+    """The processes: one, those asked for, or those that torchrun or SLURM started."""
+    from lightning.fabric import Fabric
+
+    strategy = "ddp" if config.devices * config.nodes > 1 else "auto"
+    fabric = Fabric(accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes, strategy=strategy)
+    fabric.launch()
+    return fabric
+
+
+def claim(out: Path, config, sampler: str, grid: Grid) -> None:
+    """Make the folder, or see that what it holds came from the same settings."""
+    settings = {
+        "checkpoint": str(latest_checkpoint(config.run)),
+        "weights": config.weights,
+        "sampler": sampler,
+        "times": grid.times.tolist(),
+        "final": grid.final,
+        "seed": config.seed,
+        "format": config.format,
+    }
+    path = out / "sampling.json"
+    if path.is_file():
+        known = json.loads(path.read_text())
+        differ = [name for name in settings if known.get(name) != settings[name]]
+        if differ:
+            raise FileExistsError(
+                f"{out} holds samples of another command (it differs in {', '.join(differ)}): give another --out."
+            )
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} is there already and is not an empty folder: give another --out, or remove it.")
+    with atomic_file(path) as file:
+        file.write(json.dumps(settings, indent=1).encode())
+
+
+class Pictures:
+    """Samples as OUT/images/000000.png …, each there as soon as it is drawn."""
+
+    def __init__(self, out: Path):
+        self.folder = out / "images"
+
+    def present(self) -> set[int]:
+        return {int(path.stem) for path in self.folder.glob("*.png") if re.fullmatch(r"\d{6,}", path.stem)}
+
+    def add(self, indices: Sequence[int], images: Tensor) -> None:
+        for i, image in zip(indices, images, strict=True):
+            save_images(image[None], self.folder, first=i)
+
+    def first(self, count: int) -> Tensor:
+        return load_images([self.folder / f"{i:06d}.png" for i in range(count)])
+
+    def finish(self, count: int, seed: int) -> None: ...
+
+
+class Arrays:
+    """Samples as OUT/samples.npz; until all are there, a file a batch in OUT/parts."""
+
+    def __init__(self, out: Path):
+        self.path, self.parts = out / "samples.npz", out / "parts"
+
+    def present(self) -> set[int]:
+        known = set(range(len(self._read(self.path)["images"]))) if self.path.exists() else set()
+        return known.union(*(self._read(part)["indices"].tolist() for part in self.parts.glob("*.npz")))
+
+    def add(self, indices: Sequence[int], images: Tensor) -> None:
+        with atomic_file(self.parts / f"{indices[0]:06d}.npz") as file:
+            np.savez_compressed(file, images=_bytes(images), indices=np.asarray(indices))
+
+    def first(self, count: int) -> Tensor:
+        pixels = torch.from_numpy(self._read(self.path)["images"][:count])
+        return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    def finish(self, count: int, seed: int) -> None:
+        """One array, in the order of the seeds; the parts go once it is written."""
+        found = [self._read(part) for part in sorted(self.parts.glob("*.npz"))]
+        if not found:
+            return
+        pieces = [(part["indices"], part["images"]) for part in found]
+        if self.path.exists():
+            known = self._read(self.path)["images"]
+            pieces.append((np.arange(len(known)), known))
+        indices = np.concatenate([piece[0] for piece in pieces])
+        order = indices.argsort()
+        images = np.concatenate([piece[1] for piece in pieces])[order]
+        with atomic_file(self.path) as file:
+            np.savez_compressed(file, images=images, seeds=seed + indices[order])
+        shutil.rmtree(self.parts)
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, np.ndarray]:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+
+def _bytes(images: Tensor) -> UInt8[np.ndarray, "n H W C"]:
+    return ((images + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["atomic_file", "save_beside", "save_grid", "save_images"]
+__all__ = ["atomic_file", "load_images", "save_beside", "save_grid", "save_images"]
 
 GAP_LEVEL = 72  # between images: dark grey, from which white strokes and a black ground both stand out
 
@@ -46,6 +47,15 @@ def save_images(images: Float[Tensor, "n C H W"], folder: str | Path, first: int
     for pixels, path in zip(_to_bytes(images), paths, strict=True):
         _save_png(pixels, path)
     return paths
+
+
+def load_images(paths: Iterable[str | Path]) -> Float[Tensor, "n C H W"]:
+    """What `save_images` wrote: PNG files of one size and mode, in [−1, 1]."""
+    arrays = []
+    for path in paths:
+        with Image.open(path) as picture:
+            arrays.append(np.atleast_3d(np.asarray(picture)))
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def save_grid(

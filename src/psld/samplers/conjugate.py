@@ -38,7 +38,7 @@ class Conjugate(Sampler):
     """λ-DDIM for any linear process; λ = 0 is the exponential integrator in ε. Order 1.
 
     Args:
-        lam: λ, per unit of ∫β. Which value is good depends on the process and the grid: `psld.tuning.best_lambda`.
+        lam: λ, per unit of ∫β. Which value is good depends on the process and the grid: `psld.tuning.best_parameter`.
         direction: B, "identity" (λ-DDIM I) or "ones" (II).
 
     Raises:
@@ -49,8 +49,7 @@ class Conjugate(Sampler):
     stochastic = False
 
     def __init__(self, lam: float = 0.0, direction: Direction = "ones"):
-        if direction not in ("identity", "ones"):
-            raise ValueError(f"direction must be 'identity' or 'ones': got {direction!r}.")
+        direction_matrix(direction, 1)
         self.lam: float = lam
         self.direction: Direction = direction
 
@@ -66,7 +65,9 @@ class Conjugate(Sampler):
 
 
 def direction_matrix(direction: Direction, k: int) -> Tensor:
-    """B, k×k."""
+    """B, k×k. Raises ValueError for another direction."""
+    if direction not in ("identity", "ones"):
+        raise ValueError(f"direction must be 'identity' or 'ones': got {direction!r}.")
     return torch.eye(k, dtype=torch.float64) if direction == "identity" else torch.ones(k, k, dtype=torch.float64)
 
 

@@ -38,7 +38,8 @@ class Heun(Sampler):
     """Two evaluations a step, of order 2 in the step of t.
 
     Args:
-        churn: S_churn ≥ 0; γ = min(churn / steps, √2 − 1) is the share of noise that is added before each step.
+        churn: S_churn ≥ 0; γ = min(churn / N, √2 − 1) is the share of noise that is added before each step, with N the
+            steps of the grid and the last one, to σ = 0, that the final denoising is.
         churn_range: σ between which noise is added.
 
     Raises:
@@ -58,7 +59,7 @@ class Heun(Sampler):
         if self.churn:
             low, high = self.churn_range
             sigma = process.noise_scale(t)
-            gamma = torch.where((sigma >= low) & (sigma <= high), min(self.churn / len(t), math.sqrt(2) - 1), 0.0)
+            gamma = torch.where((sigma >= low) & (sigma <= high), min(self.churn / (len(t) + 1), math.sqrt(2) - 1), 0.0)
             top = process.noise_scale(process.T)
             raised = torch.where(gamma > 0, process.time_of((sigma * (1 + gamma)).clamp(max=top)), t).clamp(min=t)
         up, h = process.transition(t, raised), (raised - s)[:, None, None]

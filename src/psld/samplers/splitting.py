@@ -118,7 +118,8 @@ class OBA(Sampler):
     """O, then momentum, then position, the last two with an evaluation each. Weak order 1 in the step of t.
 
     Args:
-        position_noise: λ_s ≥ 0, a factor on the noise that O adds to the position; 1 is the reverse SDE.
+        position_noise: λ_s ≥ 0, a factor on the noise that O adds to the position. 1 is the reverse SDE; any other
+            value leads to another law than the data's, however fine the grid, and may look better on coarse ones.
 
     Raises:
         ValueError: λ_s is negative, or the process has no momentum or no stationary law.
@@ -129,9 +130,7 @@ class OBA(Sampler):
     evaluations = 2
 
     def __init__(self, position_noise: float = 1.0):
-        if position_noise < 0:
-            raise ValueError(f"position_noise (λ_s) must be ≥ 0: got {position_noise}.")
-        self.position_noise = position_noise
+        self.position_noise = _checked(position_noise)
 
     def coefficients(self, process, t, s):
         db = process.schedule.increment(s, t)
@@ -171,6 +170,7 @@ class ConjugateVerlet(Sampler):
     evaluations = 2
 
     def __init__(self, lam: float = 0.0, direction: Direction = "ones"):
+        direction_matrix(direction, 1)  # refuses any other
         self.lam: float = lam
         self.direction: Direction = direction
 
@@ -213,9 +213,10 @@ class ConjugateOBA(Sampler):
     stochastic = True
 
     def __init__(self, lam: float = 0.0, direction: Direction = "ones", position_noise: float = 1.0):
+        direction_matrix(direction, 1)  # refuses any other
         self.lam: float = lam
         self.direction: Direction = direction
-        self.position_noise = position_noise
+        self.position_noise = _checked(position_noise)
 
     def coefficients(self, process, t, s):
         b = self.lam * direction_matrix(self.direction, process.k)
@@ -233,6 +234,12 @@ class ConjugateOBA(Sampler):
 
     def __repr__(self) -> str:
         return f"ConjugateOBA(lam={self.lam:g}, {self.direction!r}, position_noise={self.position_noise:g})"
+
+
+def _checked(position_noise: float) -> float:
+    if not position_noise >= 0:
+        raise ValueError(f"position_noise (λ_s) must be ≥ 0: got {position_noise}.")
+    return position_noise
 
 
 def flow_parts(process: Process) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
