@@ -2,8 +2,8 @@
 
     python benchmarks/overhead.py
 
-Network: the demo's U-Net, batch 64, float64 state. Bare calls and sampling alternate in one process;
-tables are made once, as between the batches of `psld sample`.
+Network: the demo's U-Net, batch 64, float32 state. Bare calls and samplers with a free network alternate in one
+process; tables are made once, as between the batches of `psld sample`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,30 @@ from collections.abc import Callable
 
 import torch
 
-from psld import PSLD, EulerMaruyama, ScoreModel, grids
+from psld import (
+    PSLD,
+    ROBA,
+    SSCS,
+    EulerMaruyama,
+    Exponential,
+    PredictorCorrector,
+    Projected,
+    Sampler,
+    ScoreModel,
+)
+from psld.comparison import make_grid
 from psld.networks import UNet
 
 NFE, BATCH, ROUNDS = 20, 64, 21
+SAMPLERS = [
+    EulerMaruyama(),
+    SSCS(),
+    ROBA(),
+    Exponential(order=2),
+    Exponential(order=2, eta=1.0),
+    PredictorCorrector(predictor=2),
+    Projected(Exponential(order=2)),
+]
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -29,27 +49,27 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def sampler_overhead() -> tuple[float, float, float]:
-    """Median seconds: NFE bare network calls, Euler–Maruyama with them, Euler–Maruyama with a free network."""
+def sampler_overhead() -> tuple[float, dict[str, float]]:
+    """Median seconds: NFE bare network calls, and each sampler with a network that costs nothing."""
     process = PSLD()
     network = UNet(2, 2, image_size=8, width=32, multipliers=(1, 1), blocks=1, attention_resolutions=(4,)).eval()
-    grid = grids.quadratic(process, NFE)
-    sampler, z, t = EulerMaruyama(), torch.randn(BATCH, 2, 1, 8, 8), torch.rand(BATCH)
-    plan = sampler.prepare(process, grid)
+    z, t = torch.randn(BATCH, 2, 1, 8, 8), torch.rand(BATCH)
 
     def bare() -> None:
         with torch.no_grad():
             for _ in range(NFE):
                 network(z, t)
 
-    def sampling(net: Callable[..., torch.Tensor]) -> Callable[[], object]:
-        model = ScoreModel(net, process).tabulate(grid.times)
-        return lambda: sampler.sample(model, (1, 8, 8), grid, range(BATCH), plan=plan)
+    def alone(sampler: Sampler) -> Callable[[], object]:
+        grid = make_grid("quadratic", process, NFE, sampler)
+        plan = sampler.prepare(process, grid)
+        model = ScoreModel(lambda z, t: z, process).tabulate(grid.times)
+        return lambda: sampler.sample(model, (1, 8, 8), grid, range(BATCH), dtype=torch.float32, plan=plan)
 
-    whole, own = sampling(network), sampling(lambda z, t: z)
-    rounds = [(seconds(bare), seconds(whole), seconds(own)) for _ in range(ROUNDS)]
-    bare_s, whole_s, own_s = (statistics.median(column) for column in zip(*rounds, strict=True))
-    return bare_s, whole_s, own_s
+    calls = {repr(sampler): alone(sampler) for sampler in SAMPLERS}
+    rounds = [(seconds(bare), *(seconds(call) for call in calls.values())) for _ in range(ROUNDS)]
+    bare_s, *own = (statistics.median(column) for column in zip(*rounds, strict=True))
+    return bare_s, dict(zip(calls, own, strict=True))
 
 
 def start_up(*command: str) -> float:
@@ -63,9 +83,12 @@ def start_up(*command: str) -> float:
 
 
 if __name__ == "__main__":
-    bare, whole, own = sampler_overhead()
-    print(f"{NFE} network calls at batch {BATCH}: {bare * 1e3:.0f} ms bare, {whole * 1e3:.0f} ms in Euler–Maruyama")
-    print(f"Euler–Maruyama with a free network: {own * 1e3:.1f} ms, {own / bare:.1%} of the bare calls")
+    bare, own = sampler_overhead()
+    print(f"{NFE} network calls at batch {BATCH}: {bare * 1e3:.0f} ms bare\n")
+    print("| sampler | own time, ms | share of the bare calls |\n| --- | --- | --- |")
+    for name, cost in own.items():
+        print(f"| {name} | {cost * 1e3:.1f} | {cost / bare:.1%} |")
+    print()
     print(f"python -c 'import psld': {start_up(sys.executable, '-c', 'import psld'):.2f} s")
     touch = "import psld; psld.PSLD(); psld.EulerMaruyama"
     print(f"python -c '{touch}': {start_up(sys.executable, '-c', touch):.2f} s")

@@ -36,9 +36,10 @@ def test_flow_composes(process):
         )
 
 
-@pytest.mark.parametrize("process", PHASE_SPACE, ids=repr)
+@pytest.mark.parametrize(
+    "process, eta", [*((process, 0.0) for process in PHASE_SPACE), (PSLD(0.25), 0.5), (CLD(), 0.5)]
+)
 @pytest.mark.parametrize("t, s", [(1.0, 0.3), (0.5, 0.05)])
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_flow_solves_its_differential_equation(process, t, s, eta):
     k = process.k
 

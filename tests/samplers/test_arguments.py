@@ -50,7 +50,7 @@ SAMPLERS = [  # each with what it calls the network a step
     (PredictorCorrector(2), 1),
     (Heun(), 2),
     (Heun(1.0), 2),
-    (Heun(1.0, (0.5, 2.0)), 2),
+    (Heun(1.0, (0.0, 1e4)), 2),
     (Langevin(EulerMaruyama(), 0.05, 2), 3),
     (Langevin(Exponential(2)), 2),
     (Langevin(Heun()), 3),

@@ -251,7 +251,7 @@ def test_ancestral_is_exponential_with_all_the_noise(process):
 def test_order_one_is_order_one(process):
     """x̂₀ constant or ε_R constant is the same."""
     runs = [S.sample(DATA.model(process), (3,), GRID, SEEDS).z for S in (Exponential(1), GDDIM(1))]
-    close(*runs)
+    close(runs[0], runs[1])
 
 
 @pytest.mark.parametrize(

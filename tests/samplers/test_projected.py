@@ -73,7 +73,7 @@ def test_the_exact_image_does_not_see_ancillary_noise(solver, process):
 @every_process
 @pytest.mark.parametrize("t", [1.0, 0.3, 0.01])
 def test_law_of_a_state_made_from_its_statistic(process, t):
-    """Linear in (x₀, ξ, ε): with y = x₀ + σξ its columns give Φ₀ for x₀ and the covariance of the kernel for the rest."""
+    """Linear in (x₀, ξ, ε): with y = x₀ + σξ its columns give Φ₀ for x₀, the kernel's covariance for the rest."""
     k, kernel = process.k, process.marginal(t)
     y = torch.zeros(2 + k, 1, dtype=torch.float64)
     y[0], y[1] = 1.0, process.noise_scale(t)
@@ -89,7 +89,7 @@ def test_law_of_a_state_made_from_its_statistic(process, t):
 
 @every_process
 def test_law_of_the_end(process):
-    """On Gaussian data, with a fresh ancillary draw at the end, z has the law of z_t given y of the solver's own law."""
+    """On Gaussian data, with a fresh ancillary draw at the end, z has the law of z_t given the solver's y."""
     data, grid = exact.Gaussian(0.3, 0.7), Grid(TIMES, "none")
     sampler = Projected(Exponential(2), "fresh")
     law = laws.carry(sampler, data.model(process), sampler.prepare(process, grid), laws.exact_law(process, data, 1.0))
@@ -119,11 +119,14 @@ def at(y, sigma):
 
 
 def algorithm_2(y, sigmas, churn=0.0, top=math.inf, noise=None):
-    """Karras et al. (2022), algorithm 2, with S_noise = 1, and σ̂ held at `top`."""
+    """Karras et al. (2022), algorithm 2, with S_noise = 1, and σ̂ held at `top`.
+
+    Its N counts the step to σ = 0, which is not taken.
+    """
     n = len(sigmas) - 1
     for i in range(n):
         sigma, after = sigmas[i], sigmas[i + 1]
-        raised = min(sigma * (1 + min(churn / n, math.sqrt(2) - 1)), top)
+        raised = min(sigma * (1 + min(churn / (n + 1), math.sqrt(2) - 1)), top)
         if noise is not None:
             y = y + math.sqrt(max(raised**2 - sigma**2, 0.0)) * noise()[:, 0]
         slope = (y - DATA.denoiser(y, at(y, raised))) / raised

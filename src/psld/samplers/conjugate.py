@@ -61,7 +61,7 @@ class Conjugate(Sampler):
         return mix(c.move, z) + mix(c.push, model(z, t).eps)
 
     def __repr__(self) -> str:
-        return f"Conjugate(lam={self.lam:g}, {self.direction!r})"
+        return f"Conjugate(lam={self.lam:g}, direction={self.direction!r})"
 
 
 def direction_matrix(direction: Direction, k: int) -> Tensor:

@@ -59,7 +59,7 @@ class Heun(Sampler):
         if self.churn:
             low, high = self.churn_range
             sigma = process.noise_scale(t)
-            gamma = torch.where((sigma >= low) & (sigma <= high), min(self.churn / (len(t) + 1), math.sqrt(2) - 1), 0.0)
+            gamma = ((sigma >= low) & (sigma <= high)).double() * min(self.churn / (len(t) + 1), math.sqrt(2) - 1)
             top = process.noise_scale(process.T)
             raised = torch.where(gamma > 0, process.time_of((sigma * (1 + gamma)).clamp(max=top)), t).clamp(min=t)
         up, h = process.transition(t, raised), (raised - s)[:, None, None]

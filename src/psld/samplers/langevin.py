@@ -30,7 +30,7 @@ class LangevinStep(NamedTuple):
 
 
 class Langevin(Sampler):
-    """A predictor with Langevin corrections. Of the predictor's order, up to a bias of O(δ) that the grid does not cure.
+    """A predictor with Langevin corrections; of the predictor's order, up to a bias of O(δ) that no grid cures.
 
     Args:
         predictor: the sampler that takes the steps.

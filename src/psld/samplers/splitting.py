@@ -189,7 +189,7 @@ class ConjugateVerlet(Sampler):
         return apply_conjugate(c.last, z, model(z, c.stop).eps)
 
     def __repr__(self) -> str:
-        return f"ConjugateVerlet(lam={self.lam:g}, {self.direction!r})"
+        return f"ConjugateVerlet(lam={self.lam:g}, direction={self.direction!r})"
 
 
 class ConjugateVerletStep(NamedTuple):
@@ -233,7 +233,7 @@ class ConjugateOBA(Sampler):
         return apply_conjugate(c.position, apply_conjugate(c.momentum, z, eps), eps)
 
     def __repr__(self) -> str:
-        return f"ConjugateOBA(lam={self.lam:g}, {self.direction!r}, position_noise={self.position_noise:g})"
+        return f"ConjugateOBA(lam={self.lam:g}, direction={self.direction!r}, position_noise={self.position_noise:g})"
 
 
 def _checked(position_noise: float) -> float:
