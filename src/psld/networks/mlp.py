@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from psld.networks.blocks import dense
+from psld.networks.initialisation import dense
 from psld.networks.embeddings import SinusoidalEmbedding
 
 __all__ = ["MLP"]
