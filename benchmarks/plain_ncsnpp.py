@@ -75,9 +75,7 @@ class PlainResample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         if self.fir:
-            return (
-                filtered(x, 4 * self.kernel, 2, 1, 2, 1) if self.up else filtered(x, self.kernel, 1, 2, 1, 1)
-            )
+            return filtered(x, 4 * self.kernel, 2, 1, 2, 1) if self.up else filtered(x, self.kernel, 1, 2, 1, 1)
         if self.up:
             x = x.reshape(batch, channels, height, 1, width, 1).repeat(1, 1, 1, 2, 1, 2)
             return x.reshape(batch, channels, 2 * height, 2 * width)

@@ -80,6 +80,7 @@ class _Lean(torch.autograd.Function):
         shift = bias - mean.repeat_interleave(channels // groups, 1) * each
         normed = torch.addcmul(shift[:, :, None, None], wide, each[:, :, None, None]).to(wide.dtype)
         grad = torch.ops.aten.silu_backward(grad.to(wide.dtype), normed)
+        grad = grad.contiguous(memory_format=_layout(wide))  # PyTorch's kernel reads it in the layout of x
         to_x, to_weight, to_bias = torch.ops.aten.native_group_norm_backward(
             grad, wide, mean, deviation, weight, *ctx.sizes, [True, True, True]
         )

@@ -80,17 +80,16 @@ class _FIR(Resample):
         gain: of the filtered image.
 
     Raises:
-        ValueError: an odd number of taps, none, or taps that sum to zero.
+        ValueError: an odd number of taps, none, or taps with a sum of zero.
     """
 
     kernel: Tensor
 
     def __init__(self, taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0), gain: float = 1.0):
         super().__init__()
-        line = torch.tensor(taps, dtype=torch.float64)
-        if len(taps) < 2 or len(taps) % 2 or float(line.sum()) == 0:
+        if len(taps) < 2 or len(taps) % 2 or sum(taps) == 0:
             raise ValueError(f"a FIR filter needs an even number of taps with a sum other than 0: got {tuple(taps)}.")
-        line = line / line.sum()
+        line = torch.tensor(taps, dtype=torch.float64) / sum(taps)
         kernel = (gain * torch.outer(line, line)).float()
         self.register_buffer("kernel", kernel[None, None], persistent=False)
         self.reach = len(taps) // 2
@@ -123,7 +122,9 @@ class FIRUpsample(_FIR):
         return functional.conv_transpose2d(x, weight, stride=2, padding=self.reach - 1, groups=x.shape[1])
 
     def projected(self, x: Float[Tensor, "B C h w"], layer: nn.Conv2d) -> Float[Tensor, "B C2 H W"]:
-        mixed = self(functional.conv2d(x, layer.weight))  # the bias comes after: filtered, it would darken at the border
+        mixed = self(
+            functional.conv2d(x, layer.weight)
+        )  # the bias comes after: filtered, it would darken at the border
         return mixed if layer.bias is None else mixed + layer.bias[:, None, None].to(mixed.dtype)
 
     def strided(self, x: Float[Tensor, "B C h w"], layer: nn.Conv2d) -> Float[Tensor, "B C2 H W"]:
