@@ -1,5 +1,7 @@
 """The whole family: every option runs, trains and resumes its shape; layouts, precisions and recomputing agree."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -7,22 +9,10 @@ from torch import nn
 from psld.networks import NCSNpp, NoiseClassifier
 
 
-def small(**changes):
-    return NCSNpp(
-        **(
-            dict(
-                in_channels=6,
-                out_channels=6,
-                image_size=16,
-                width=8,
-                multipliers=(1, 2),
-                blocks=1,
-                attention_resolutions=(8,),
-                dropout=0.0,
-            )
-            | changes
-        )
-    )
+def small(**changes) -> NCSNpp:
+    sizes = dict(in_channels=6, out_channels=6, image_size=16, width=8, multipliers=(1, 2), blocks=1)
+    defaults: dict[str, Any] = dict(**sizes, attention_resolutions=(8,), dropout=0.0)
+    return NCSNpp(**(defaults | changes))
 
 
 def randomised(network):

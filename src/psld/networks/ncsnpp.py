@@ -168,10 +168,10 @@ class NCSNpp(Encoder):
                 f"out_channels={self.out_channels} is no multiple of the {z.shape[2]} channels of {tuple(z.shape)}."
             )
         x, time, saved = self._encoded(x, t)
-        output = None
+        running = None
         for level in self.ups:
-            x, output = level(x, time, output, saved)
-        if self.progressive_output != "output_skip":
-            output = self.conv_out(functional.silu(self.norm_out(x)))
-        output = output.contiguous()
+            x, running = level(x, time, running, saved)
+        if running is None or self.progressive_output != "output_skip":
+            running = self.conv_out(functional.silu(self.norm_out(x)))
+        output = running.contiguous()
         return output.unflatten(1, (-1, z.shape[2])) if z.ndim == 5 else output

@@ -43,10 +43,10 @@ class NormSiLU(nn.GroupNorm):
         super().__init__(groups_of(channels), channels, eps=1e-6)
         self.dropout = dropout
 
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         if self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return _Lean.apply(x, self.weight, self.bias, self.num_groups, self.eps, self.dropout)  # pyright: ignore[reportReturnType]
-        normed = functional.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+            return _Lean.apply(input, self.weight, self.bias, self.num_groups, self.eps, self.dropout)  # pyright: ignore[reportReturnType]
+        normed = functional.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
         active = functional.silu(normed, inplace=not torch.is_grad_enabled())
         return functional.dropout(active, self.dropout, self.training)
 

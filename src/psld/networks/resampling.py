@@ -1,8 +1,8 @@
 """Changes of resolution by a factor of two.
 
 A `Resample` has no parameters. It also knows how to run together with the convolution that follows it, which gives
-the same numbers for less work: repeating pixels and then a 3×3 convolution is one transposed 4×4 convolution (4 products
-a pixel instead of 9), and a 1×1 convolution commutes with upsampling, so it runs on the small image.
+the same numbers for less work: repeating pixels and then a 3×3 convolution is one transposed 4×4 convolution (4
+products a pixel instead of 9), and a 1×1 convolution commutes with upsampling, so it runs on the small image.
 
 FIR filtering with taps (1, 3, 3, 1) is that of StyleGAN2 and NCSN++ (Zhang, 2019; Karras et al., 2020): a depthwise
 4×4 convolution with stride 2, or its transpose, zeros outside the image. Filtered this way a resampled image has less
@@ -91,7 +91,7 @@ class _FIR(Resample):
             raise ValueError(f"a FIR filter needs an even number of taps with a sum other than 0: got {tuple(taps)}.")
         line = torch.tensor(taps, dtype=torch.float64) / sum(taps)
         kernel = (gain * torch.outer(line, line)).float()
-        self.register_buffer("kernel", kernel[None, None], persistent=False)
+        self.register_buffer("kernel", kernel.flip(0, 1)[None, None], persistent=False)  # as a convolution layer has it
         self.reach = len(taps) // 2
 
     def _weight(self, x: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class FIRUpsample(_FIR):
         super().__init__(taps, gain=4.0)
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C H W"]:
-        weight = self._weight(x).flip(2, 3)
+        weight = self._weight(x).flip(2, 3)  # a transposed convolution turns its weight over
         return functional.conv_transpose2d(x, weight, stride=2, padding=self.reach - 1, groups=x.shape[1])
 
     def projected(self, x: Float[Tensor, "B C h w"], layer: nn.Conv2d) -> Float[Tensor, "B C2 H W"]:
@@ -135,7 +135,7 @@ class FIRUpsample(_FIR):
 
 
 class ConvDownsample(nn.Module):
-    """Half the resolution by a 3×3 convolution with stride 2, behind the filter for "fir": (B, C, 2h, 2w) → (B, C2, h, w).
+    """A 3×3 convolution with stride 2, behind the filter for "fir": (B, C, 2h, 2w) → (B, C2, h, w).
 
     Without the filter a row and a column of zeros is added after the last ones only, as in DDPM.
     """
