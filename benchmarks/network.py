@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from plain_ncsnpp import PlainNCSNpp  # noqa: E402
+from plain_ncsnpp import PlainNCSNpp
 
-from psld.networks import NCSNpp  # noqa: E402
+from psld.networks import NCSNpp
 
 WIDTH, BATCH, CHANNELS, SIZE = 32, 16, 6, 32
 SHAPES = {
@@ -147,7 +147,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--only", nargs="+", default=list(variants()), help="some of the variants, the first is the base")
+    parser.add_argument(
+        "--only", nargs="+", default=list(variants()), help="some of the variants, the first is the base"
+    )
     parser.add_argument("--peak", nargs=2, metavar=("KIND", "NAME"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:

@@ -5,9 +5,13 @@ import torch
 import yaml
 
 from psld.cli import main
+from psld.cli.configuration import load_model
 from psld.cli.presets import millions
+from psld.cli.train import with_preset
+from psld.evaluation import save_images
 from psld.networks import NCSNpp
-from psld.pretrained import PRESETS, preset
+from psld.pretrained import PRESETS, Preset, preset
+from psld.pretrained.presets import published_config
 
 COUNTED = {
     "cifar10-ablation-0.01": 39.40,
@@ -71,3 +75,73 @@ def test_one_preset_is_printed_as_yaml(capsys):
 def test_an_unknown_preset_is_refused(capsys):
     assert main(["presets", "cifar-sota"]) == 1
     assert "Near it: cifar10-sota-" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Folders of four small pictures, by size."""
+    folders = {}
+    for size in (32, 64, 128):
+        folders[size] = tmp_path_factory.mktemp(f"pictures{size}")
+        save_images(torch.rand(4, 3, size, size) * 2 - 1, folders[size])
+    return folders
+
+
+def smoke(name, pictures, folder):
+    """Two steps of a preset, its network narrowed, on pictures of its size."""
+    config = preset(name).config()
+    network = config["network"]["init_args"]
+    network["width"] = 8
+    size = network["image_size"]
+    config["data"] = {
+        "class_path": "psld.data.ImageFolder",
+        "init_args": {"root": str(pictures[size]), "image_size": size},
+    }
+    (folder / "preset.yaml").write_text(yaml.safe_dump(config))
+    run = ["--run", str(folder / "run"), "--limit", "2", "--training.tensorboard", "false"]
+    assert main(["train", "--config", str(folder / "preset.yaml"), *run]) == 0
+    rows = (folder / "run" / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "1", "2"]
+    model, shape = load_model(folder / "run")
+    assert shape == (3, size, size) and model.jitter == config["jitter"]
+
+
+SCORES = [name for name, item in PRESETS.items() if not item.classifier]
+
+
+@pytest.mark.parametrize("name", ["cifar10-ablation-vp", "cifar10-sota-cld", "celeba64-sota-0.005"])
+def test_a_smoke_run(name, pictures, tmp_path):
+    smoke(name, pictures, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCORES)
+def test_a_smoke_run_of_every_preset(name, pictures, tmp_path):
+    smoke(name, pictures, tmp_path)
+
+
+def test_a_preset_is_a_configuration_with_options_on_top():
+    assert with_preset(["--preset", "cifar10-sota-0.01", "--run", "x"])[:2] == [
+        "--config",
+        preset("cifar10-sota-0.01").text(),
+    ]
+    assert with_preset(["--preset=cifar10-sota-0.01"])[1].startswith("# CIFAR-10, the best network")
+    with pytest.raises(ValueError, match="no preset 'cifar'"):
+        with_preset(["--preset", "cifar"])
+
+
+def test_train_takes_a_preset_by_name(monkeypatch, pictures, tmp_path):
+    text = preset("cifar10-ablation-0.02").config()
+    text["data"] = {"class_path": "psld.data.ImageFolder", "init_args": {"root": "nowhere", "image_size": 32}}
+    monkeypatch.setattr(Preset, "text", lambda self: yaml.safe_dump(text))
+    run = ["--run", str(tmp_path / "run"), "--limit", "1", "--training.tensorboard", "false"]
+    changed = ["--data.root", str(pictures[32]), "--network.width", "8"]
+    assert main(["train", "--preset", "cifar10-ablation-0.02", *changed, *run]) == 0
+    model, _ = load_model(tmp_path / "run")
+    assert repr(model.process) == "PSLD(gamma=0.02)"
+
+
+def test_limit_refuses_no_steps(pictures, tmp_path, capsys):
+    run = ["--run", str(tmp_path / "run"), "--limit", "0"]
+    assert main(["train", "--config", str(published_config("digits")), *run]) == 1
+    assert "--limit must be at least 1: got 0" in capsys.readouterr().err and not (tmp_path / "run").exists()

@@ -60,7 +60,7 @@ def load_model(
 
 
 def _model_config(file: Path) -> Namespace:
-    """What a model needs of a run's configuration; the rest, such as a data class of the user's own, is not looked up."""
+    """What a model needs of a run's configuration; the rest, such as the user's own data class, is not looked up."""
     parser = _model_parser()
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
