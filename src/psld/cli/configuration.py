@@ -7,7 +7,7 @@ from typing import Literal, cast
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from torch import nn
 
 from psld.data import ImageData
@@ -19,6 +19,8 @@ from psld.processes import Conditioning, Process
 from psld.training import TrainingSettings, latest_checkpoint, load_weights
 
 __all__ = ["instances", "load_model", "published_config", "run_parser", "seeded_instances"]
+
+MODEL_KEYS = ("process", "network", "predicts", "conditioning", "jitter", "image_shape")
 
 
 def run_parser(description: str = "", epilog: str = "") -> ArgumentParser:
@@ -65,8 +67,10 @@ def _model_config(file: Path) -> Namespace:
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"{file} is not a configuration: it must say process and network.")
-    known = {action.dest for action in parser._actions}
-    return parser.parse_object({key: value for key, value in content.items() if key in known})
+    try:
+        return parser.parse_object({key: value for key, value in content.items() if key in MODEL_KEYS})
+    except ArgumentError as error:
+        raise ValueError(f"{file} does not describe a model: {error}") from error
 
 
 def _model_parser() -> ArgumentParser:

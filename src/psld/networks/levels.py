@@ -39,6 +39,10 @@ __all__ = [
 ProgressiveInput = Literal["none", "input_skip", "residual"]
 ProgressiveOutput = Literal["none", "output_skip", "residual"]
 Combine = Literal["sum", "cat"]
+Features = Float[Tensor, "B C H W"]
+Image = Float[Tensor, "B D H2 W2"]
+"""What passes beside the features: of their resolution behind a step, of twice or half of it before."""
+Time = Float[Tensor, "B E"]
 
 
 def recomputed(module: nn.Module, *inputs: Tensor, recompute: bool) -> Tensor:
@@ -55,7 +59,7 @@ class InputSkip(nn.Module):
         super().__init__()
         self.down, self.conv, self.combine = down, conv(image_channels, channels, 1), combine
 
-    def forward(self, image: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Image, x: Features) -> tuple[Image, Features]:
         """The halved image and the new features."""
         image = self.down(image)
         entered = self.conv(image)
@@ -69,7 +73,7 @@ class InputResidual(nn.Module):
         super().__init__()
         self.down, self.scale = down, math.sqrt(0.5) if skip_rescale else 1.0
 
-    def forward(self, image: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Image, x: Features) -> tuple[Image, Features]:
         """The sum, twice."""
         total = rescaled_sum(self.down(image), x, self.scale)
         return total, total
@@ -93,7 +97,7 @@ class OutputSkip(nn.Module):
         super().__init__()
         self.head, self.up = head, up
 
-    def forward(self, image: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Image | None, x: Features) -> tuple[Image, Features]:
         """The output at this resolution, and the features."""
         own = self.head(x)
         return own if image is None or self.up is None else self.up(image) + own, x
@@ -106,7 +110,7 @@ class OutputResidual(nn.Module):
         super().__init__()
         self.head, self.up, self.scale = head, up, math.sqrt(0.5) if skip_rescale else 1.0
 
-    def forward(self, image: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Image | None, x: Features) -> tuple[Image, Features]:
         """The sum, twice; at the lowest resolution the head of the features, and the features."""
         if image is None or self.up is None:
             return (x if self.head is None else self.head(x)), x
@@ -129,7 +133,7 @@ class DownLevel(nn.Module):
         self.blocks, self.attention, self.leave = nn.ModuleList(blocks), nn.ModuleList(attention), leave
         self.entry, self.recompute = entry, recompute
 
-    def forward(self, x: Tensor, time: Tensor, image: Tensor, saved: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Features, time: Time, image: Image, saved: list[Tensor]) -> tuple[Features, Image]:
         """Features and image below; every activation that the way up will need is appended to `saved`."""
         for index, block in enumerate(self.blocks):
             x = recomputed(block, x, time, recompute=self.recompute)
@@ -160,8 +164,8 @@ class UpLevel(nn.Module):
         self.output, self.recompute = output, recompute
 
     def forward(
-        self, x: Tensor, time: Tensor, image: Tensor | None, saved: list[Tensor]
-    ) -> tuple[Tensor, Tensor | None]:
+        self, x: Features, time: Time, image: Image | None, saved: list[Tensor]
+    ) -> tuple[Features, Image | None]:
         """Features and running output above; one activation is taken off `saved` for each block."""
         for block in self.blocks:
             x = recomputed(block, torch.cat([x, saved.pop()], dim=1), time, recompute=self.recompute)

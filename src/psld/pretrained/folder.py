@@ -34,7 +34,7 @@ def write_model_folder(
     sets = {ONLINE: weights} | ({} if averages is None else {AVERAGED: averages})
     size = sum(tensor.numel() * tensor.element_size() for state in sets.values() for tensor in state.values())
     require_space(out, size)
-    partial = out.with_name(f".{out.name}.partial")
+    partial = out.absolute().with_name(f".{out.absolute().name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
