@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from psld.data.base import Images
 
@@ -28,6 +30,8 @@ class Digits(Images):
         ValueError: an unknown split.
     """
 
+    labels: Int64[Tensor, " N"]  # pyright: ignore[reportIncompatibleVariableOverride]: these data always have them
+
     def __init__(self, split: Literal["train", "heldout", "all"] = "train"):
         from sklearn.datasets import load_digits
 
@@ -38,5 +42,6 @@ class Digits(Images):
         if split not in splits:
             raise ValueError(f"split must be 'train', 'heldout' or 'all': got {split!r}.")
         self.indices = splits[split]
+        self.classes = tuple(str(digit) for digit in range(10))
         self.labels = labels[self.indices].long()
         super().__init__((pixels[self.indices] / 8 - 1).float())
