@@ -71,9 +71,10 @@ def _arrays(file: Path, key: str | None, label_key: str | None) -> tuple[np.ndar
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}: give an .npz file.")
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise ValueError("it holds one bare array, not an .npz archive")
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one bare array: numpy.savez writes what is needed")
+        with archive as arrays:
             names = list(arrays.files)
             if key is None:
                 others = [name for name in names if name != label_key]

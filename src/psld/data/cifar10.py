@@ -69,12 +69,14 @@ def _contents(root: Path, names: list[str]) -> dict[str, bytes]:
 def _from_archive(archive: Path, names: list[str]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     try:
-        with tarfile.open(archive) as tar:
+        with tarfile.open(archive, "r:gz") as tar:
             for member in tar:  # one pass: a gzip stream cannot jump
                 name = member.name.removeprefix("./").removeprefix(f"{FOLDER}/")
                 content = tar.extractfile(member) if member.isfile() and name in names else None
                 if content is not None:
                     found[name] = content.read()
+            while tar.fileobj is not None and tar.fileobj.read(1 << 20):
+                pass  # to the end of the stream, where its checksum is compared: tar's own end comes before that
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{archive} is truncated or damaged: {error}. Download it again.") from error
     missing = [name for name in names if name not in found]

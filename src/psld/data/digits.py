@@ -30,8 +30,6 @@ class Digits(Images):
         ValueError: an unknown split.
     """
 
-    labels: Int64[Tensor, " N"]  # pyright: ignore[reportIncompatibleVariableOverride]: these data always have them
-
     def __init__(self, split: Literal["train", "heldout", "all"] = "train"):
         from sklearn.datasets import load_digits
 
@@ -43,5 +41,6 @@ class Digits(Images):
             raise ValueError(f"split must be 'train', 'heldout' or 'all': got {split!r}.")
         self.indices = splits[split]
         self.classes = tuple(str(digit) for digit in range(10))
-        self.labels = labels[self.indices].long()
+        own = labels[self.indices].long()
+        self.labels: Int64[Tensor, " N"] = own  # pyright: ignore[reportIncompatibleVariableOverride]: never None here
         super().__init__((pixels[self.indices] / 8 - 1).float())

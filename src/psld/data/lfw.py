@@ -48,7 +48,7 @@ class LFW(PixelArray):
         chosen_split(split, ("train", "heldout", "all"))
         if image_size < 1:
             raise ValueError(f"image_size must be at least 1: got {image_size}.")
-        pictures = np.load(bundled_file("lfw_subset.npy"), allow_pickle=False).astype(np.float32)
+        pictures = np.load(bundled_file("lfw_subset.npy"), allow_pickle=False)
         kept = {"train": slice(0, TRAIN_FACES), "heldout": slice(TRAIN_FACES, FACES)}.get(split, slice(0, FACES))
         kinds = [pictures[:FACES][kept], pictures[FACES:][kept]] if background else [pictures[:FACES][kept]]
         labels = [label for label, kind in enumerate(kinds) for _ in kind]
@@ -62,4 +62,4 @@ def _resampled(picture: np.ndarray, size: int) -> np.ndarray:
 
     if picture.shape == (size, size):
         return picture
-    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(picture.astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC))
