@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import torch
 
-from psld.data import ArrayFile
+from psld.data import ArrayFile, PixelArray, save_arrays
 from small_data import random_bytes, scaled
 
 PIXELS = random_bytes(5, 4, 6, 3)
@@ -59,3 +60,14 @@ def test_objects_are_not_loaded(file):
     np.savez(file, np.array([Wicked()], dtype=object))
     with pytest.raises(ValueError, match="allow_pickle=False"):
         ArrayFile(file)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_any_data_set_becomes_an_array_file(file, flip):
+    data = PixelArray(torch.from_numpy(PIXELS).permute(0, 3, 1, 2), flip, labels=[3, 1, 4, 1, 5])
+    again = ArrayFile(save_arrays(data, file), "images", "labels", flip=flip)
+    assert torch.equal(again.batch(range(len(data))), data.batch(range(len(data))))
+    assert again.labels is not None and again.labels.tolist() == [3, 1, 4, 1, 5] * (1 + flip)
+    assert [path.name for path in file.parent.iterdir()] == ["images.npz"]
+    with pytest.raises(ValueError, match=r"must end in \.npz"):
+        save_arrays(data, file.with_suffix(".zip"))

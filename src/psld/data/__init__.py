@@ -1,7 +1,7 @@
 """Data sets that the library reads itself, and the order in which training sees them."""
 
 from psld.data.afhq import AFHQ
-from psld.data.arrays import ArrayFile
+from psld.data.arrays import ArrayFile, save_arrays
 from psld.data.base import ImageData, Images
 from psld.data.celeba import CelebA
 from psld.data.cifar10 import CIFAR10
@@ -36,4 +36,5 @@ __all__ = [
     "ShuffledBatches",
     "derived_seed",
     "loader",
+    "save_arrays",
 ]
