@@ -82,3 +82,24 @@ def test_refusals(table, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'psld\[datasets\]'"):
         HuggingFace(tmp_path / "one", 4)
+
+
+def test_what_is_not_on_disk_is_asked_of_the_hub(table, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def load_dataset(source, **options):
+        asked.append((source, options))
+        if source == "nobody/nothing":
+            raise FileNotFoundError("no such data set")
+        return table
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    data = HuggingFace("somebody/cats-and.dogs", 4, "test", config="small", revision="abc")
+    assert asked == [("somebody/cats-and.dogs", {"name": "small", "split": "test", "revision": "abc"})]
+    np.testing.assert_array_equal(data[4].numpy(), WANTED[4])
+    with pytest.raises(FileNotFoundError, match="no folder nobody/nothing here, and the hub did not give it: no such"):
+        HuggingFace("nobody/nothing", 4)
+    for source in ("nowhere/here.parquet", "/no/where", "../a/b"):
+        with pytest.raises(FileNotFoundError, match="not the name of a data set on the hub"):
+            HuggingFace(source, 4)
