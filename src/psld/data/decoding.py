@@ -133,7 +133,8 @@ def decode(source: Path | bytes, name: str, channels: int, framing: Framing) -> 
     try:
         with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
             _require_fit(image, name, channels, framing)
-            pixels = bytearray(framing.applied(image.convert(MODES[channels])).tobytes())
+            mode = MODES[channels]
+            pixels = bytearray(framing.applied(image if image.mode == mode else image.convert(mode)).tobytes())
     except (OSError, SyntaxError) as error:
         raise ValueError(_unreadable(name, error)) from error
     grid = torch.frombuffer(pixels, dtype=torch.uint8).view(framing.size, framing.size, channels)
