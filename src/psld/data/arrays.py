@@ -92,11 +92,13 @@ def save_arrays(data: PixelData, file: str | Path) -> Path:
     images = np.empty((count, height, width, channels), dtype=np.uint8)
     for position in range(count):
         images[position] = data.pixels(position).permute(1, 2, 0).numpy()
-    arrays = {"images": images} if data.labels is None else {"images": images, "labels": data.labels[:count].numpy()}
     partial = file.with_name(f"{file.name}.partial")
     try:
         with partial.open("wb") as stream:
-            np.savez(stream, **arrays)
+            if data.labels is None:
+                np.savez(stream, images=images)
+            else:
+                np.savez(stream, images=images, labels=data.labels[:count].numpy())
         os.replace(partial, file)
     finally:
         partial.unlink(missing_ok=True)

@@ -71,9 +71,9 @@ class HuggingFace(PixelData):
         labels, classes = _labels(table, label_column, self.name)
         self.table = _encoded(table, image_column, self.name)
         super().__init__(len(self.table), (channels, image_size, image_size), flip, labels, classes)
-        for position, row in enumerate(self.table):
+        for position in range(len(self.table)):
             name = self._name(position)
-            verify(_source(row[image_column], name), name, channels, self.framing)
+            verify(_source(self.table[position][image_column], name), name, channels, self.framing)
 
     def pixels(self, position: int) -> UInt8[Tensor, "C H W"]:
         """Image `position`, decoded and framed: not mirrored, not scaled.
