@@ -1,8 +1,12 @@
 """The published experiments: sizes of their networks, settings, and that each is whole."""
 
+import inspect
+
 import pytest
 import torch
 import yaml
+
+import psld.data
 
 from psld.cli import main
 from psld.cli.configuration import load_model
@@ -53,6 +57,17 @@ def test_every_preset_is_whole(name):
     gamma = name.rsplit("-", 1)[1]
     if gamma not in ("cld", "vp"):
         assert config["process"]["init_args"]["gamma"] == float(gamma)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_names_data_that_there_are(name):
+    """The files themselves are not at hand, so the arguments are only bound."""
+    section = preset(name).config()["data"]
+    module, _, kind = section["class_path"].rpartition(".")
+    assert module == "psld.data"
+    inspect.signature(getattr(psld.data, kind)).bind(**section["init_args"])
+    if kind == "CelebA":
+        assert "crop" in section["init_args"]
 
 
 @pytest.mark.parametrize("family", ["cifar10-ablation", "cifar10-sota"])
@@ -139,6 +154,19 @@ def test_train_takes_a_preset_by_name(monkeypatch, pictures, tmp_path):
     assert main(["train", "--preset", "cifar10-ablation-0.02", *changed, *run]) == 0
     model, _ = load_model(tmp_path / "run")
     assert repr(model.process) == "PSLD(gamma=0.02)"
+
+
+@pytest.mark.parametrize("name", ["cifar10-ablation-0.01", "cifar10-sota-0.02"])
+def test_a_preset_runs_on_real_pixels_without_a_download(name, tmp_path):
+    pytest.importorskip("skimage")
+    data = ["--data", "psld.data.Patches", "--data.count", "16", "--data.flip", "true"]
+    run = ["--run", str(tmp_path / "run"), "--limit", "4", "--training.tensorboard", "false"]
+    assert main(["train", "--preset", name, *data, "--network.width", "8", *run]) == 0
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "1", "2", "3", "4"]
+    assert yaml.safe_load(next((tmp_path / "run").rglob("config.yaml")).read_text())["data"]["class_path"] == (
+        "psld.data.Patches"
+    )
 
 
 def test_limit_refuses_no_steps(pictures, tmp_path, capsys):
