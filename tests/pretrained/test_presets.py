@@ -7,7 +7,6 @@ import torch
 import yaml
 
 import psld.data
-
 from psld.cli import main
 from psld.cli.configuration import load_model
 from psld.cli.presets import millions

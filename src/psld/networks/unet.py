@@ -13,8 +13,9 @@ __all__ = ["UNet"]
 class UNet(NCSNpp):
     """Score network for square images; its output is zero until it is trained.
 
-    Args: those of `NCSNpp` that small networks need. time_scale = 1000 spans DDPM's integer steps; published PSLD
-        weights use 1.
+    With time_scale = 1000 times span DDPM's integer steps; published PSLD weights use 1.
+
+    Args: those of `NCSNpp` that small networks need.
 
     Raises:
         ValueError: a size that does not fit, a resolution no level has, an unknown embedding.
