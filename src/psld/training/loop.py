@@ -88,7 +88,7 @@ def train(
     run, fabric = Path(run), _launched(settings)
     checkpoint = _admitted(run, resume, overwrite, fabric, network, process, data, settings)
     model = partial(ScoreModel, process=process, predicts=predicts, conditioning=conditioning, jitter=jitter)
-    session = Session(fabric, network, model, loss, settings, seed)
+    session = Session(fabric, network, model, loss, settings, seed, len(data))
     if checkpoint is not None:
         session.restore(checkpoint)
     if _is_done(session, settings):
