@@ -68,6 +68,24 @@ def test_layout_and_recomputing_change_no_number(options, change):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("options", [dict(), dict(recompute=True)], ids=str)
+def test_gradients_of_gradients(options, training):
+    """By finite differences along one direction, attention and recomputing included."""
+    network = randomised(small(**options)).double().train(training)
+
+    def slope(z):
+        return torch.autograd.grad(network(z, TIMES.double()).square().mean(), z, create_graph=True)[0]
+
+    z = INPUT.double().requires_grad_()
+    direction, h = torch.randn_like(z), 1e-6
+    (second,) = torch.autograd.grad(slope(z), z, direction)
+    with torch.no_grad():
+        ahead, behind = z + h * direction, z - h * direction
+    numeric = (slope(ahead.requires_grad_()) - slope(behind.requires_grad_())) / (2 * h)
+    torch.testing.assert_close(second, numeric.detach(), rtol=1e-5, atol=1e-5 * float(numeric.detach().abs().max()))
+
+
 def test_recomputing_keeps_less():
     kept = {}
     for recompute in (False, True):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 __all__ = ["NormSiLU", "group_norm", "groups_of", "keep_mask"]
@@ -31,8 +30,9 @@ def group_norm(channels: int) -> nn.GroupNorm:
 class NormSiLU(nn.GroupNorm):
     """dropout(SiLU(GroupNorm(x))).
 
-    In training mode its gradient can be taken once; in eval mode, and under torch.compile, it is made of PyTorch's own
-    operations, with every derivative and torch.func transform that those have.
+    In training mode gradients can be differentiated again (create_graph=True), at the price of the plain operations,
+    but torch.func transforms are refused; in eval mode, and under torch.compile, it is made of PyTorch's own
+    operations, with every derivative and transform that those have.
 
     Args:
         channels: of the input; groups as in `groups_of`.
@@ -65,14 +65,15 @@ class _Lean(torch.autograd.Function):
             mask = keep_mask(y, dropout)
             y.mul_(mask).mul_(1 / (1 - dropout))
         ctx.save_for_backward(x, weight, bias, mean, deviation, mask)
-        ctx.sizes, ctx.dropout = sizes, dropout
+        ctx.sizes, ctx.eps, ctx.dropout = sizes, eps, dropout
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, bias, mean, deviation, mask = ctx.saved_tensors
-        batch, channels, _, groups = ctx.sizes
+        _, channels, _, groups = ctx.sizes
+        if torch.is_grad_enabled():  # create_graph=True
+            return (*_differentiable(ctx, grad, x, weight, bias, mask), None, None, None)
         if mask is not None:
             grad = (grad * mask).mul_(1 / (1 - ctx.dropout))
         wide = _computed(x, weight)
@@ -85,6 +86,22 @@ class _Lean(torch.autograd.Function):
             grad, wide, mean, deviation, weight, *ctx.sizes, [True, True, True]
         )
         return to_x.to(x.dtype), to_weight, to_bias, None, None, None
+
+
+def _differentiable(
+    ctx, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor | None
+) -> list[Tensor | None]:
+    """Gradients of input, weight and bias that have gradients themselves, with the mask of the forward pass."""
+    normed = functional.group_norm(_computed(x, weight), ctx.sizes[3], weight, bias, ctx.eps)
+    y = functional.silu(normed).to(x.dtype)
+    if mask is not None:
+        y = y * mask * (1 / (1 - ctx.dropout))
+    wanted = [index for index in range(3) if ctx.needs_input_grad[index]]
+    found = torch.autograd.grad(y, [(x, weight, bias)[index] for index in wanted], grad, create_graph=True)
+    gradients: list[Tensor | None] = [None, None, None]
+    for index, gradient in zip(wanted, found, strict=True):
+        gradients[index] = gradient
+    return gradients
 
 
 def _computed(x: Tensor, weight: Tensor) -> Tensor:
