@@ -232,7 +232,7 @@ def test_help_and_import_load_no_torch():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "recipe", "demo"])
+@pytest.mark.parametrize("command", ["train", "sample", "presets", "import", "recipe", "demo"])
 def test_help_has_an_example(capsys, command):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
@@ -252,3 +252,23 @@ def test_weights_of_another_network_are_refused(trained, tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(other))
     with pytest.raises((ValueError, RuntimeError)):
         load_model(tmp_path)
+
+
+def test_a_broken_config_is_named(trained, tmp_path, capsys):
+    checkpoint = next((trained / "run" / "checkpoints").iterdir())
+    (tmp_path / "model_ema.safetensors").write_bytes((checkpoint / "model_ema.safetensors").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes((checkpoint / "model.safetensors").read_bytes())
+    for text, words in (("[1, 2]", "not a configuration"), ("process: {class_path: psld.PSLDD}", "does not describe")):
+        (tmp_path / "config.yaml").write_text(text + "\nimage_shape: [1, 8, 8]" * (text[0] != "["))
+        assert main(["sample", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+        assert words in capsys.readouterr().err
+
+
+def test_sampling_needs_no_data_class(trained, tmp_path):
+    checkpoint = next((trained / "run" / "checkpoints").iterdir())
+    for name in ("model.safetensors", "model_ema.safetensors"):
+        (tmp_path / name).write_bytes((checkpoint / name).read_bytes())
+    config = yaml.safe_load((checkpoint / "config.yaml").read_text())
+    config["data"] = {"class_path": "a_module_of_mine.Data"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert load_model(tmp_path)[1] == (1, 8, 8)

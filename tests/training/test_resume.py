@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from psld.data import Digits
 from psld.training import latest_checkpoint
 from psld.training.checkpoint import Checkpoint, read_checkpoint
 from training import small_run as script
@@ -119,6 +120,9 @@ def test_resuming_otherwise_is_refused(tmp_path):
         small_run(tmp_path / "run", resume=True, seed=4)
     with pytest.raises(ValueError, match="started with batch_size=16, not 8"):
         small_run(tmp_path / "run", resume=True, batch_size=8)
+    there, given = len(Digits("heldout")), len(Digits("train"))
+    with pytest.raises(ValueError, match=f"started with images={there}, not {given}"):
+        small_run(tmp_path / "run", resume=True, data=Digits("train"))
 
 
 @pytest.mark.slow

@@ -11,9 +11,13 @@ COMMANDS = {
     "train": "train a process on images, from one YAML file",
     "sample": "draw images from a trained run",
     "bench": "compare samplers on exact scores or on a trained network",
+    "presets": "list the published experiments, or print one as YAML",
+    "import": "turn an official checkpoint into a folder that sample reads",
     "recipe": "say whether a process is stationary and ergodic, and why not",
     "demo": "train PSLD on real digits, sample, and measure, in a few minutes on a CPU",
 }
+
+MODULES = {"import": "importing"}  # where the module of a command has another name: `import` is a keyword
 
 HELP = """usage: psld COMMAND [options]
 
@@ -47,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"psld: no command {name!r}. Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
-    command = importlib.import_module(f"psld.cli.{name}")
+    command = importlib.import_module(f"psld.cli.{MODULES.get(name, name)}")
     try:
         return command.run(rest)
     except (ValueError, RuntimeError, OSError) as error:

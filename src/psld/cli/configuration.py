@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import Literal, cast
 
 import torch
-from jsonargparse import ArgumentParser, Namespace
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from torch import nn
 
 from psld.data import ImageData
 from psld.losses import ScoreMatching
+from psld.networks import NoiseClassifier
 from psld.predictions import Predicts, ScoreModel
+from psld.pretrained.presets import published_config
 from psld.processes import Conditioning, Process
 from psld.training import TrainingSettings, latest_checkpoint, load_weights
 
 __all__ = ["instances", "load_model", "published_config", "run_parser", "seeded_instances"]
+
+MODEL_KEYS = ("process", "network", "predicts", "conditioning", "jitter", "image_shape")
 
 
 def run_parser(description: str = "", epilog: str = "") -> ArgumentParser:
@@ -24,31 +29,11 @@ def run_parser(description: str = "", epilog: str = "") -> ArgumentParser:
     parser.epilog = epilog
     parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
     parser.add_argument("--seed", type=int, default=0, help="of the initial weights, data order, times and noise")
-    parser.add_subclass_arguments(Process, "process", help="forward process, e.g. psld.PSLD")
-    parser.add_subclass_arguments(nn.Module, "network", help="network, e.g. psld.networks.UNet")
-    parser.add_argument("--predicts", type=Predicts, default="eps", help="what the network's output means")
-    parser.add_argument("--conditioning", type=Conditioning, default="hsm", help="the marginal that ε belongs to")
-    parser.add_argument("--jitter", type=float, default=0.0, help="on the kernel's diagonal (published weights: 1e-9)")
+    _add_model_arguments(parser)
     parser.add_subclass_arguments(ImageData, "data", help="training images, e.g. psld.data.Digits")
     parser.add_subclass_arguments(ScoreMatching, "loss", help="psld.losses.HSM or psld.losses.DSM")
     parser.add_class_arguments(TrainingSettings, "training")
-    parser.add_argument("--image_shape", type=list[int] | None, default=None, help="written by training, not by you")
     return parser
-
-
-def published_config(name: str) -> Path:
-    """The path of a configuration that comes with psld, by name ("digits").
-
-    Raises:
-        FileNotFoundError: there is none of that name; the message lists those there are.
-    """
-    package = Path(__file__).resolve().parent.parent
-    folders = (package / "configs", package.parent.parent / "configs")  # in a wheel; in a checkout
-    for folder in folders:
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-    raise FileNotFoundError(f"no configuration {name!r} comes with psld. There are: {', '.join(known) or 'none'}.")
 
 
 def load_model(
@@ -63,23 +48,44 @@ def load_model(
     folder = latest_checkpoint(path)
     if not (folder / "config.yaml").is_file():
         raise FileNotFoundError(f"{folder} has weights and no config.yaml, so the network is not known.")
-    config = run_parser().parse_path(str(folder / "config.yaml"))
+    config = _model_config(folder / "config.yaml")
     if not config.image_shape:
         raise ValueError(f"{folder / 'config.yaml'} does not say image_shape: write the (C, H, W) of one image there.")
-    wanted = Namespace(process=config.process, network=config.network)
-    parts = instances(_model_parser(), wanted)
+    parts = instances(_model_parser(), config)
     network = parts.network
+    if isinstance(network, NoiseClassifier):
+        raise ValueError(f"{folder} holds a classifier of noisy images: it guides a score model and is not one.")
     load_weights(folder, network, weights)
     network.to(device).eval().requires_grad_(False)
     model = ScoreModel(network, parts.process, config.predicts, config.conditioning, config.jitter)
     return model, tuple(config.image_shape)
 
 
+def _model_config(file: Path) -> Namespace:
+    """What a model needs of a run's configuration; the rest, such as the user's own data class, is not looked up."""
+    parser = _model_parser()
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is not a configuration: it must say process and network.")
+    try:
+        return parser.parse_object({key: value for key, value in content.items() if key in MODEL_KEYS})
+    except ArgumentError as error:
+        raise ValueError(f"{file} does not describe a model: {error}") from error
+
+
 def _model_parser() -> ArgumentParser:
-    parser = ArgumentParser()
-    parser.add_subclass_arguments(Process, "process")
-    parser.add_subclass_arguments(nn.Module, "network")
+    parser = ArgumentParser(prog="config.yaml", exit_on_error=False)
+    _add_model_arguments(parser)
     return parser
+
+
+def _add_model_arguments(parser: ArgumentParser) -> None:
+    parser.add_subclass_arguments(Process, "process", help="forward process, e.g. psld.PSLD")
+    parser.add_subclass_arguments(nn.Module, "network", help="network, e.g. psld.networks.NCSNpp")
+    parser.add_argument("--predicts", type=Predicts, default="eps", help="what the network's output means")
+    parser.add_argument("--conditioning", type=Conditioning, default="hsm", help="the marginal that ε belongs to")
+    parser.add_argument("--jitter", type=float, default=0.0, help="on the kernel's diagonal (published weights: 1e-9)")
+    parser.add_argument("--image_shape", type=list[int] | None, default=None, help="written by training, not by you")
 
 
 def instances(parser: ArgumentParser, config: Namespace) -> Namespace:

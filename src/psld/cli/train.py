@@ -7,6 +7,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from psld.cli.configuration import run_parser, seeded_instances
+from psld.pretrained.presets import preset
 from psld.training import train
 
 __all__ = ["run", "train_from"]
@@ -18,12 +19,15 @@ metrics.csv and tensorboard/. SIGTERM and Ctrl-C write a checkpoint and exit wit
 latest checkpoint to the same weights, bit for bit, as a run that was never stopped."""
 
 EPILOG = """example: psld train --config configs/digits.yaml --run runs/digits --training.max_seconds 60;
+a published experiment: psld train --preset cifar10-sota-0.01 --data.root data/cifar10 --run runs/cifar10;
 to see every option with its value: psld train --config configs/digits.yaml --run runs/digits --print_config"""
 
 
 def parser() -> ArgumentParser:
     """Options of `psld train`."""
     options = run_parser(DESCRIPTION, EPILOG)
+    options.add_argument("--preset", type=str | None, default=None, help="instead of --config: one of psld presets")
+    options.add_argument("--limit", type=int | None, default=None, help="smoke run: so many steps of two images each")
     options.add_argument("--run", type=str, required=True, help="folder of the run")
     options.add_argument("--resume", action="store_true", help="go on from the run's latest checkpoint")
     options.add_argument("--overwrite", action="store_true", help="replace a run that is there")
@@ -33,9 +37,44 @@ def parser() -> ArgumentParser:
 def run(arguments: list[str]) -> int:
     """Train; returns 0."""
     options = parser()
-    config = options.parse_args(arguments)
+    config = options.parse_args(with_preset(arguments))
+    if config.limit is not None:
+        limit(config, config.limit)
     print(f"last checkpoint: {train_from(options, config)}")
     return 0
+
+
+def with_preset(arguments: list[str]) -> list[str]:
+    """The arguments with --preset NAME replaced by --config and the text of that experiment.
+
+    Raises:
+        ValueError: there is no preset of that name.
+    """
+    replaced: list[str] = []
+    waiting = False
+    for argument in arguments:
+        if waiting or argument.startswith("--preset="):
+            replaced += ["--config", preset(argument.removeprefix("--preset=")).text()]
+            waiting = False
+        elif argument == "--preset":
+            waiting = True
+        else:
+            replaced.append(argument)
+    return replaced + ["--preset"] * waiting
+
+
+def limit(config: Namespace, steps: int) -> None:
+    """Makes a run a smoke run, in place: at most so many steps, two images a device, every step logged.
+
+    Raises:
+        ValueError: fewer than one step.
+    """
+    if steps < 1:
+        raise ValueError(f"--limit must be at least 1: got {steps}.")
+    training = config.training
+    training.steps = min(training.steps, steps)
+    training.batch_size = min(training.batch_size, 2 * training.devices)
+    training.log_every, training.num_workers = 1, 0
 
 
 def train_from(options: ArgumentParser, config: Namespace) -> Path:
@@ -50,7 +89,7 @@ def train_from(options: ArgumentParser, config: Namespace) -> Path:
     parts = seeded_instances(options, config)
     saved = config.clone()
     saved.image_shape = list(parts.data.image_shape)
-    for key in ("config", "run", "resume", "overwrite"):
+    for key in ("config", "preset", "limit", "run", "resume", "overwrite"):
         saved.pop(key, None)
     return train(
         parts.network,

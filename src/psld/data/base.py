@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -17,9 +18,14 @@ class ImageData(Dataset[Tensor], ABC):
 
     Attributes:
         image_shape: (C, H, W).
+        labels: the class of every item, (len,) int64, or None where the data have no classes. Items are images alone;
+            `psld.data.loader(labels=True)` gives both.
+        classes: names of the classes, the label being the position; () where there are none.
     """
 
     image_shape: tuple[int, int, int]
+    labels: Int64[Tensor, " N"] | None = None
+    classes: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -27,6 +33,10 @@ class ImageData(Dataset[Tensor], ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Float[Tensor, "C H W"]:
         """Image `index`, float32."""
+
+    def batch(self, indices: Sequence[int]) -> Float[Tensor, "B C H W"]:
+        """The images of several indices, at once where the data allow it: what `psld.data.loader` asks for."""
+        return torch.stack([self[index] for index in indices])
 
 
 class Images(ImageData):
@@ -60,3 +70,7 @@ class Images(ImageData):
 
     def __getitem__(self, index: int) -> Float[Tensor, "C H W"]:
         return self.images[index]
+
+    def batch(self, indices: Sequence[int]) -> Float[Tensor, "B C H W"]:
+        """The images of several indices."""
+        return self.images[torch.tensor(indices)]

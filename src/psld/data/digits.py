@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from psld.data.base import Images
 
@@ -38,5 +40,7 @@ class Digits(Images):
         if split not in splits:
             raise ValueError(f"split must be 'train', 'heldout' or 'all': got {split!r}.")
         self.indices = splits[split]
-        self.labels = labels[self.indices].long()
+        self.classes = tuple(str(digit) for digit in range(10))
+        own = labels[self.indices].long()
+        self.labels: Int64[Tensor, " N"] = own  # pyright: ignore[reportIncompatibleVariableOverride]: never None here
         super().__init__((pixels[self.indices] / 8 - 1).float())

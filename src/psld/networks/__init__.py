@@ -1,7 +1,9 @@
 """Networks: modules called as `network(z, t)` with z (B, k, *data) and t (B,), returning (B, r, *data)."""
 
+from psld.networks.classifier import NoiseClassifier
 from psld.networks.embeddings import FourierEmbedding, SinusoidalEmbedding
 from psld.networks.mlp import MLP
+from psld.networks.ncsnpp import NCSNpp
 from psld.networks.unet import UNet
 
-__all__ = ["MLP", "FourierEmbedding", "SinusoidalEmbedding", "UNet"]
+__all__ = ["MLP", "FourierEmbedding", "NCSNpp", "NoiseClassifier", "SinusoidalEmbedding", "UNet"]

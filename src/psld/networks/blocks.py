@@ -1,4 +1,4 @@
-"""What the U-Net is built of: BigGAN residual blocks and self-attention, both starting as (scaled) identities.
+"""What the networks are built of: residual blocks and self-attention, both starting as (scaled) identities.
 
 A residual branch ends in weights of zero, so it adds nothing at first (Ho et al., 2020). With `skip_rescale` the sum of
 skip and branch is divided by √2, which keeps the variance (Song et al., 2021, NCSN++).
@@ -13,49 +13,30 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["ResidualBlock", "SelfAttention", "conv", "dense", "group_norm"]
+from psld.networks.initialisation import ATTENTION_GAIN, conv, dense
+from psld.networks.normalisation import NormSiLU, group_norm
+from psld.networks.resampling import Resample
+
+__all__ = ["ResidualBlock", "SelfAttention", "rescaled_sum"]
 
 
-def conv(inputs: int, outputs: int, size: int, zero: bool = False) -> nn.Conv2d:
-    """A size×size convolution that keeps the resolution; Xavier-uniform weights, or zeros; bias zero."""
-    layer = nn.Conv2d(inputs, outputs, size, padding=size // 2)
-    _initialise(layer, zero)
-    return layer
-
-
-def dense(inputs: int, outputs: int, zero: bool = False) -> nn.Linear:
-    """A linear layer; Xavier-uniform weights, or zeros; bias zero."""
-    layer = nn.Linear(inputs, outputs)
-    _initialise(layer, zero)
-    return layer
-
-
-def _initialise(layer: nn.Conv2d | nn.Linear, zero: bool) -> None:
-    if zero:
-        nn.init.zeros_(layer.weight)
-    else:
-        nn.init.xavier_uniform_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with the most groups, at most 32, that divide the channels and leave four or more channels in each."""
-    groups = min(max(channels // 4, 1), 32)
-    while channels % groups:
-        groups -= 1
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+def rescaled_sum(a: Float[Tensor, "B C H W"], b: Float[Tensor, "B C H W"], scale: float) -> Float[Tensor, "B C H W"]:
+    """scale · (a + b), in one piece of memory."""
+    total = a + b
+    return total if scale == 1 else total.mul_(scale)
 
 
 class ResidualBlock(nn.Module):
     """norm – SiLU – (resample) – conv – (+ time) – norm – SiLU – dropout – conv, added to the (resampled) input.
+
+    With `resample` it is the BigGAN block of NCSN++; without, the same as that of DDPM.
 
     Args:
         inputs, outputs: channels.
         time_width: width of the time features.
         dropout: probability, before the second convolution.
         skip_rescale: divide the sum by √2.
-        resample: a module of psld.networks.resampling, applied to branch and skip; None keeps the resolution.
+        resample: of psld.networks.resampling, applied to branch and skip; None keeps the resolution.
     """
 
     def __init__(
@@ -65,26 +46,28 @@ class ResidualBlock(nn.Module):
         time_width: int,
         dropout: float = 0.0,
         skip_rescale: bool = True,
-        resample: nn.Module | None = None,
+        resample: Resample | None = None,
     ):
         super().__init__()
-        self.resample = nn.Identity() if resample is None else resample
-        self.norm_in, self.conv_in = group_norm(inputs), conv(inputs, outputs, 3)
+        self.resample = resample
+        self.norm_in, self.conv_in = NormSiLU(inputs), conv(inputs, outputs, 3)
         self.time = dense(time_width, outputs)
-        self.norm_out, self.dropout, self.conv_out = (
-            group_norm(outputs),
-            nn.Dropout(dropout),
-            conv(outputs, outputs, 3, zero=True),
-        )
-        projected = inputs != outputs or resample is not None
-        self.skip = conv(inputs, outputs, 1) if projected else nn.Identity()
+        self.norm_out, self.conv_out = NormSiLU(outputs, dropout), conv(outputs, outputs, 3, zero=True)
+        self.skip = conv(inputs, outputs, 1) if inputs != outputs or resample is not None else None
         self.scale = math.sqrt(0.5) if skip_rescale else 1.0
 
     def forward(self, x: Float[Tensor, "B C H W"], time: Float[Tensor, "B D"]) -> Float[Tensor, "B C2 H2 W2"]:
-        branch = self.conv_in(self.resample(functional.silu(self.norm_in(x))))
-        branch = branch + self.time(functional.silu(time))[:, :, None, None]
-        branch = self.conv_out(self.dropout(functional.silu(self.norm_out(branch))))
-        return (self.skip(self.resample(x)) + branch) * self.scale
+        """`time` is behind its SiLU already: the network computes that once for all blocks."""
+        branch = self.norm_in(x)
+        branch = self.conv_in(branch) if self.resample is None else self.resample.convolved(branch, self.conv_in)
+        branch = branch.add_(self.time(time)[:, :, None, None])
+        branch = self.conv_out(self.norm_out(branch))
+        return rescaled_sum(self._skipped(x), branch, self.scale)
+
+    def _skipped(self, x: Tensor) -> Tensor:
+        if self.skip is None:
+            return x
+        return self.skip(x) if self.resample is None else self.resample.projected(x, self.skip)
 
 
 class SelfAttention(nn.Module):
@@ -98,7 +81,7 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, skip_rescale: bool = True):
         super().__init__()
         self.norm = group_norm(channels)
-        self.query, self.key, self.value = (conv(channels, channels, 1) for _ in range(3))
+        self.query, self.key, self.value = (conv(channels, channels, 1, gain=ATTENTION_GAIN) for _ in range(3))
         self.out = conv(channels, channels, 1, zero=True)
         self.scale = math.sqrt(0.5) if skip_rescale else 1.0
 
@@ -107,7 +90,7 @@ class SelfAttention(nn.Module):
         query, key, value = (_sequence(layer(normed)) for layer in (self.query, self.key, self.value))
         mixed = functional.scaled_dot_product_attention(query, key, value)
         mixed = mixed[:, 0].transpose(1, 2).reshape(x.shape)
-        return (x + self.out(mixed)) * self.scale
+        return rescaled_sum(x, self.out(mixed), self.scale)
 
 
 def _sequence(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 HW C"]:

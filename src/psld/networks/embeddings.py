@@ -70,7 +70,8 @@ class FourierEmbedding(nn.Module):
 
     def forward(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B width"]:
         """t must be positive: log t is what is embedded."""
-        angles = (2 * math.pi * t.float().log())[:, None] * self.frequencies
+        # in this order: angles reach thousands, where another order of products would round to another sine
+        angles = t.float().log()[:, None] * self.frequencies * (2 * math.pi)
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 

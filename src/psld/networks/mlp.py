@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from psld.networks.blocks import dense
 from psld.networks.embeddings import SinusoidalEmbedding
+from psld.networks.initialisation import dense
 
 __all__ = ["MLP"]
 

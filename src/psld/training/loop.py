@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import default_collate
 
-from psld.data.order import ShuffledBatches, derived_seed
+from psld.data.loading import TrainingData, loader
+from psld.data.order import ShuffledBatches
 from psld.predictions import ScoreModel
 from psld.processes import Process
 from psld.training.checkpoint import (
@@ -39,14 +40,6 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 __all__ = ["TrainingData", "train"]
-
-
-class TrainingData(Protocol):
-    """A finite map-style data set of tensors of one shape, e.g. any psld.data.ImageData."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Tensor: ...
 
 
 def train(
@@ -95,7 +88,7 @@ def train(
     run, fabric = Path(run), _launched(settings)
     checkpoint = _admitted(run, resume, overwrite, fabric, network, process, data, settings)
     model = partial(ScoreModel, process=process, predicts=predicts, conditioning=conditioning, jitter=jitter)
-    session = Session(fabric, network, model, loss, settings, seed)
+    session = Session(fabric, network, model, loss, settings, seed, len(data))
     if checkpoint is not None:
         session.restore(checkpoint)
     if _is_done(session, settings):
@@ -104,7 +97,7 @@ def train(
     batches = ShuffledBatches(len(data), settings.batch_size, seed, session.step, settings.steps, *ranks)
     session.rehearse(default_collate([data[index] for index in batches.batch(session.step)]))
     with StopSignals() as signals, _in_place_of(run, overwrite, fabric):
-        last = _train_on(session, _loader(data, batches, settings, seed), fabric, settings, run, config_text, signals)
+        last = _train_on(session, _loader(data, batches, settings, fabric), fabric, settings, run, config_text, signals)
     if signals.received:
         raise SystemExit(128 + signals.received)
     return last
@@ -235,16 +228,11 @@ def _launched(settings: TrainingSettings) -> Fabric:
     return fabric
 
 
-def _loader(data: TrainingData, batches: ShuffledBatches, settings: TrainingSettings, seed: int) -> Iterable[Tensor]:
-    # A generator of its own: else the loader draws from the global one, and a resumed run would draw once more.
-    generator = torch.Generator().manual_seed(derived_seed(seed, "workers"))
-    return DataLoader(
-        data,  # pyright: ignore[reportArgumentType]: all that DataLoader needs are the two methods
-        batch_sampler=batches,
-        num_workers=settings.num_workers,
-        generator=generator,
-        worker_init_fn=ignore_stop_signals,
-    )
+def _loader(
+    data: TrainingData, batches: ShuffledBatches, settings: TrainingSettings, fabric: Fabric
+) -> Iterable[Tensor]:
+    pinned = fabric.device.type == "cuda"
+    return loader(data, batches, settings.num_workers, pin_memory=pinned, worker_init=ignore_stop_signals)
 
 
 def _checkpoint_size(network: nn.Module) -> int:

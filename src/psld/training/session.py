@@ -37,6 +37,7 @@ class Session:
         score_model: makes a ScoreModel of the network as it was set up.
         loss: one number a sample.
         settings, seed: of the run.
+        images: length of the training set, on which the order depends.
 
     Attributes:
         step: completed steps.
@@ -52,10 +53,12 @@ class Session:
         loss: Loss,
         settings: TrainingSettings,
         seed: int,
+        images: int,
     ):
         self.step, self.seconds, self.rate = 0, 0.0, 0.0
         self.network = network
         self._fabric, self._loss, self._settings, self._seed = fabric, loss, settings, seed
+        self._images = images
         network.train()
         self._optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
         self._wrapped, self._stepper = fabric.setup(network, self._optimizer)
@@ -135,10 +138,9 @@ class Session:
         state, rank, device = checkpoint.state, self._fabric.global_rank, self._fabric.device
         try:
             for name, now in self._repeats().items():
-                if state["repeats"][name] != now:
-                    raise ValueError(
-                        f"the run was started with {name}={state['repeats'][name]}, not {now}: resume with that."
-                    )
+                then = state["repeats"].get(name, now)  # runs begun before images were recorded lack them
+                if then != now:
+                    raise ValueError(f"the run was started with {name}={then}, not {now}: resume with that.")
             self.network.load_state_dict(dict(checkpoint.weights))
             self._average.load_state_dict(checkpoint.averages)
             self._optimizer.load_state_dict(state["optimizer"])
@@ -163,4 +165,9 @@ class Session:
 
     def _repeats(self) -> dict[str, int]:
         """What must stay as it was for a resumed run to repeat the uninterrupted one."""
-        return {"seed": self._seed, "batch_size": self._settings.batch_size, "devices": self._fabric.world_size}
+        return {
+            "seed": self._seed,
+            "batch_size": self._settings.batch_size,
+            "devices": self._fabric.world_size,
+            "images": self._images,
+        }

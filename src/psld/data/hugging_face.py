@@ -1,0 +1,178 @@
+"""Image data sets of the `datasets` library: saved to disk, as Parquet files, or on the hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from psld.data.decoding import MODES, Framing, Resample, decode, verify
+from psld.data.pixels import PixelData
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["HuggingFace"]
+
+HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+class HuggingFace(PixelData):
+    """A column of images, scaled from 0 … 255 to [−1, 1]; needs `psld[datasets]`.
+
+    The encoded bytes are taken from the table as they are and decoded here, in every worker at once: the library's own
+    torch format is many times slower. The header of every image is read at construction. No code of a data set is run.
+
+    Args:
+        source: a folder that `save_to_disk` wrote; a .parquet file, or a folder with some, of which those are used
+            that are named after the split or lie in a folder of its name; or, if nothing of that name is on disk, the
+            name of a data set on the hub, "owner/name".
+        image_size: height and width that every image must have.
+        split: which split; a single table without splits is used whole.
+        image_column: the column of images.
+        label_column: the column of whole numbers ≥ 0 that are classes; None for no labels.
+        config: of a hub data set that has several.
+        revision: of a hub data set: a commit, so that it is the same data next year.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+        flip: mirror images are items too, as for ImageFolder.
+        resize: take the largest centred square and make it smaller, as for ImageFolder.
+        resample: the filter of `resize`.
+
+    Raises:
+        ModuleNotFoundError: `datasets` is not installed.
+        FileNotFoundError: nothing of that name on disk or on the hub.
+        ValueError: an unknown split or column, a column that holds no images, no whole numbers, or an image that does
+            not fit (see ImageFolder).
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        image_size: int,
+        split: str = "train",
+        image_column: str = "image",
+        label_column: str | None = None,
+        config: str | None = None,
+        revision: str | None = None,
+        channels: int = 3,
+        flip: bool = False,
+        resize: bool = False,
+        resample: Resample = "bilinear",
+    ):
+        if channels not in MODES:
+            raise ValueError(f"channels must be 1 (grey), 3 (RGB) or 4 (RGBA): got {channels}.")
+        self.framing = Framing(image_size, "square" if resize else "none", resample)
+        self.name, self.column = f"{source}[{split}]", image_column
+        table = _table(source, split, config, revision)
+        labels, classes = _labels(table, label_column, self.name)
+        self.table = _encoded(table, image_column, self.name)
+        super().__init__(len(self.table), (channels, image_size, image_size), flip, labels, classes)
+        for position in range(len(self.table)):
+            name = self._name(position)
+            verify(_source(self.table[position][image_column], name), name, channels, self.framing)
+
+    def pixels(self, position: int) -> UInt8[Tensor, "C H W"]:
+        """Image `position`, decoded and framed: not mirrored, not scaled.
+
+        Raises:
+            ValueError: it is broken.
+        """
+        return self._gathered([position])[0]
+
+    def _gathered(self, positions: list[int]) -> UInt8[Tensor, "B C H W"]:
+        cells = self.table[positions][self.column]
+        names = [self._name(position) for position in positions]
+        channels = self.image_shape[0]
+        return torch.stack(
+            [decode(_source(cell, name), name, channels, self.framing) for cell, name in zip(cells, names, strict=True)]
+        )
+
+    def _name(self, position: int) -> str:
+        return f"row {position} of {self.name}"
+
+
+def _table(source: str | Path, split: str, config: str | None, revision: str | None) -> Dataset:
+    try:
+        from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the library `datasets` is not installed, which reads Hugging Face data sets: pip install 'psld[datasets]'."
+        ) from error
+    path = Path(source)
+    if path.is_dir() and any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        found = load_from_disk(str(path))
+        if isinstance(found, DatasetDict):
+            if split not in found:
+                raise ValueError(f"{path} has no split {split!r}. It has: {', '.join(map(str, found))}.")
+            return found[split]
+        return found
+    if path.exists():
+        table = Dataset.from_parquet([str(file) for file in _parquet_files(path, split)])
+        assert isinstance(table, Dataset)
+        return table
+    if not HUB_NAME.fullmatch(str(source)) or path.suffix == ".parquet":
+        raise FileNotFoundError(f"no folder or file {source}, and it is not the name of a data set on the hub.")
+    try:
+        return load_dataset(str(source), name=config, split=split, revision=revision)
+    except (FileNotFoundError, ConnectionError) as error:
+        raise FileNotFoundError(f"no folder {source} here, and the hub did not give it: {error}") from error
+
+
+def _parquet_files(path: Path, split: str) -> list[Path]:
+    if path.is_file():
+        if path.suffix != ".parquet":
+            raise ValueError(f"{path} is not a .parquet file: give one, or a folder.")
+        return [path]
+    files = sorted(path.rglob("*.parquet"))
+    if not files:
+        raise FileNotFoundError(f"no data set in {path}: neither what save_to_disk writes nor .parquet files.")
+    named = re.compile(rf"{re.escape(split)}([-_.].*)?\.parquet")
+    chosen = [file for file in files if named.fullmatch(file.name) or split in file.relative_to(path).parent.parts]
+    if not chosen:
+        raise ValueError(
+            f"{path} has no Parquet file of split {split!r}. It has: {', '.join(file.name for file in files[:5])}"
+            f"{' …' if len(files) > 5 else ''}."
+        )
+    return chosen
+
+
+def _encoded(table: Dataset, column: str, name: str) -> Dataset:
+    """The table of the images alone, its cells left encoded."""
+    from datasets import Image, Value
+
+    feature = _feature(table, column, "image_column", name)
+    if isinstance(feature, Image):
+        table = table.cast_column(column, Image(decode=False))
+    elif not (isinstance(feature, dict) and "bytes" in feature) and feature != Value("binary"):
+        raise ValueError(f"column {column!r} of {name} holds {feature}, not encoded images.")
+    return table.select_columns([column]).with_format(None)
+
+
+def _labels(table: Dataset, column: str | None, name: str) -> tuple[list[int] | None, list[str]]:
+    if column is None:
+        return None, []
+    feature = _feature(table, column, "label_column", name)
+    labels = list(table.with_format(None)[column])
+    if not all(type(label) is int and label >= 0 for label in labels):
+        raise ValueError(f"column {column!r} of {name} must hold whole numbers ≥ 0 as labels: it is {feature}.")
+    return labels, list(getattr(feature, "names", None) or [])
+
+
+def _feature(table: Dataset, column: str, argument: str, name: str) -> Any:
+    if column not in table.column_names:
+        raise ValueError(f"{argument}={column!r} is not a column of {name}. It has: {', '.join(table.column_names)}.")
+    return table.features[column]
+
+
+def _source(cell: Any, name: str) -> Path | bytes:
+    """The encoded bytes of a cell, or the file that it names."""
+    content = cell["bytes"] if isinstance(cell, dict) else cell
+    if content is not None:
+        return content
+    if isinstance(cell, dict) and cell.get("path"):
+        return Path(cell["path"])
+    raise ValueError(f"{name} holds no image: remove or repair it.")

@@ -1,0 +1,50 @@
+"""A folder of weights and their configuration, written beside its place and then renamed: whole, or not there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from psld.training.checkpoint import AVERAGED, CONFIG, ONLINE, require_space
+
+__all__ = ["require_new_folder", "write_model_folder"]
+
+
+def require_new_folder(out: Path) -> None:
+    """Raises FileExistsError if there is something at `out` other than an empty folder."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} is there already and is not an empty folder: give another --out, or remove it.")
+
+
+def write_model_folder(
+    out: Path, weights: Mapping[str, Tensor], averages: Mapping[str, Tensor] | None, config_text: str
+) -> Path:
+    """Writes model.safetensors, model_ema.safetensors (if there are averages) and config.yaml.
+
+    Raises:
+        FileExistsError: there is something in `out`.
+        OSError: the disk is full or fails; nothing is left.
+    """
+    require_new_folder(out)
+    sets = {ONLINE: weights} | ({} if averages is None else {AVERAGED: averages})
+    size = sum(tensor.numel() * tensor.element_size() for state in sets.values() for tensor in state.values())
+    require_space(out, size)
+    partial = out.absolute().with_name(f".{out.absolute().name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        for name, state in sets.items():
+            plain = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in state.items()}
+            safetensors.torch.save_file(plain, partial / name)
+        (partial / CONFIG).write_text(config_text, encoding="utf-8")
+        if out.is_dir():
+            out.rmdir()
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return out
