@@ -121,7 +121,7 @@ def edm_rho(
     start = min(sigma_max, float(process.noise_scale(process.T)))
     if not (0 < sigma_min < start and rho > 0):
         raise ValueError(f"needs 0 < sigma_min < {start:g} and rho > 0: got {sigma_min}, {rho}.")
-    end = float(process.time_of(torch.tensor(sigma_min)))
+    end = float(process.time_of(torch.tensor(sigma_min, dtype=torch.float64)))
     fractions = _fractions(process, nfe, end, final)
     high, low = start ** (1 / rho), sigma_min ** (1 / rho)
     return _at_noise_scales(process, (high + fractions * (low - high)) ** rho, end, final)

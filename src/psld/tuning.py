@@ -65,7 +65,7 @@ class Judge:
         if images is not None:
             self.images = images
             return
-        end = float(model.process.time_of(torch.tensor(sigma)))
+        end = float(model.process.time_of(torch.tensor(sigma, dtype=torch.float64)))
         if projected:  # many small steps, whose tables are made at once, instead of a search for σ⁻¹ in every call
             solver, grid = Projected(Exponential(order=3), "mean"), log_snr(model.process, 400, end)
         else:

@@ -191,7 +191,6 @@ def test_watched_states_are_those_of_the_process(process, ancillary):
     close(DATA.denoiser(y, sigma.expand(4)), result.x, atol=1e-8)
 
 
-@pytest.mark.xfail(reason="with ancillary='fresh' watching draws noise, and moves the samples")
 def test_watching_does_not_change_what_is_sampled():
     sampler = Projected(Exponential(2, 1.0), "fresh")
     watched = sampled(sampler, PSLD(0.25), watch=lambda t, z: None)

@@ -135,7 +135,7 @@ def test_position_noise_scales_the_first_row_of_the_noise(sampler, process):
         assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
 
 
-# -- conjugate 
+# -- conjugate
 
 
 def push_rate(process, b, rows=slice(None), factor=1.0):
@@ -241,7 +241,7 @@ def test_conjugate_oba(lam):
     close(step(ConjugateOBA(lam, "ones", 0.8), "eps", PROCESS, constant_eps), z, atol=1e-10)
 
 
-# -- refusals 
+# -- refusals
 
 
 @pytest.mark.parametrize("process", [VPSDE(), VESDE(), SubVPSDE()], ids=repr)

@@ -73,7 +73,7 @@ def direction_matrix(direction: Direction, k: int) -> Tensor:
 
 def conjugate_step(process: Process, a: Tensor, d: Tensor, b: Tensor, t: Tensor, s: Tensor) -> ConjugateStep:
     """The conjugate Euler step of dz/db = A z + D L⁻ᵀ ε with the linear part λB = b; A and D may be parts only."""
-    tau, width = quadrature(t, s)
+    tau, width = quadrature(process, t, s)
     elapsed = process.schedule.increment(s, t)[:, None, None]
     left = process.schedule.increment(s[:, None].expand_as(tau), tau)[..., None, None]
     rate = process.schedule(tau) * tau * width

@@ -70,6 +70,7 @@ class Projected(Sampler):
         denoiser = Denoiser(model, EDM(float(plan.tables.inner.grid.times[0])), plan.tables.times, ancillary)
         y = model.process.statistic(z, start)[0].unsqueeze(1)
         y, nfe = self.solver.integrate(denoiser, y, plan.tables.inner, lambda: noise()[:, :1], denoiser.watcher(watch))
+        denoiser.renew()
         return denoiser.state(y, end), nfe
 
     def __repr__(self) -> str:
@@ -83,12 +84,18 @@ class Denoiser:
         self, model: ScoreModel, process: EDM, times: dict[float, Tensor], ancillary: Callable[[], Tensor | None]
     ):
         self.model, self.process, self.times, self.ancillary = model, process, times, ancillary
+        self.renew()
 
     def __call__(self, y: Tensor, sigma: Times, **condition: Any) -> Prediction:
         sigma = torch.as_tensor(sigma)
+        self.renew()
         x0 = self.model(self.state(y, self.time(sigma)), self.time(sigma), **condition).x0
         variance = sigma.square()[..., None, None]
         return Prediction(y, Kernel(torch.ones_like(variance), variance), x0=x0)
+
+    def renew(self) -> None:
+        """The ancillary noise of the next state; only "fresh" makes another. Watching must not, so states do not."""
+        self._latest = self.ancillary()
 
     def time(self, sigma: Tensor) -> Tensor:
         """When the process is as noisy as σ."""
@@ -97,8 +104,8 @@ class Denoiser:
         return self.model.process.time_of(sigma)
 
     def state(self, y: Tensor, t: Tensor) -> Tensor:
-        """A state of the process whose statistic is y."""
-        eps = self.ancillary()
+        """A state of the process whose statistic is y, with the latest ancillary noise."""
+        eps = self._latest
         if eps is None:
             eps = y.new_zeros(len(y), self.model.process.k, *y.shape[2:])
         if len(eps) != len(y):
