@@ -173,12 +173,12 @@ def cells(process: Process, nfe: int) -> Iterator[Cell]:
 def rk45_within(nfe: int, judge: Judge) -> tuple[Sampler, Grid]:
     """RK45 with the smallest tolerance that keeps the mean number of evaluations within the budget, or the loosest."""
     ends = grids.uniform(judge.model.process, 2)
-    for tolerance in TOLERANCES:
-        sampler = RK45(tolerance, tolerance)
+    candidates = [RK45(tolerance, tolerance) for tolerance in TOLERANCES]
+    for sampler in candidates:
         few = sampler.sample(judge.model, judge.shape, ends, judge.seeds[:32])
         if float(few.nfe.double().mean()) <= nfe:
-            break
-    return sampler, ends
+            return sampler, ends
+    return candidates[-1], ends
 
 
 def measure(cell: Cell, reference: Reference, samples: int, batch_size: int = 500, device: str = "cpu") -> Row:

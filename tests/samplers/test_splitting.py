@@ -9,7 +9,7 @@ from scipy.integrate import quad_vec, solve_ivp
 from scipy.linalg import expm
 
 import by_hand
-from psld.predictions import ScoreModel
+from psld.predictions import Predicts, ScoreModel
 from psld.processes import CLD, PSLD, VESDE, VPSDE, HigherOrderLangevin, SubVPSDE
 from psld.samplers import OBA, ROBA, RVV, Conjugate, ConjugateOBA, ConjugateVerlet, SymplecticEuler, VelocityVerlet
 
@@ -34,7 +34,7 @@ def network(z, t):
     return torch.cat([torch.sin(x - t) - m, x * torch.cos(3 * t) - torch.tanh(m)], 1)
 
 
-def step(sampler, predicts="score", process=PROCESS, function=network, z=Z, xi=XI):
+def step(sampler, predicts: Predicts = "score", process=PROCESS, function=network, z=Z, xi=XI):
     t, s = torch.tensor([T], dtype=torch.float64), torch.tensor([S], dtype=torch.float64)
     tables = sampler.coefficients(process, t, s)
 

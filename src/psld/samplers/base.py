@@ -61,7 +61,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def step(self, z: Tensor, c: Any, model: ScoreModel, t: Tensor, noise: Noise) -> Tensor:
-        """One step from z at time t, with this step's row `c` of the tables."""
+        """One step from z at time t, with this step's row `c` of the tables, as a first step where it remembers any."""
 
     def begin(self) -> Callable[..., Tensor]:
         """`step`, ready for a first step; a sampler that remembers earlier steps gives it an empty memory here."""

@@ -83,7 +83,8 @@ class Exponential(Sampler):
     def begin(self):
         return partial(self.step, past=deque(maxlen=self.order))
 
-    def step(self, z, c, model, t, noise, past):
+    def step(self, z, c, model, t, noise, past: deque[Tensor] | None = None):
+        past = deque() if past is None else past
         x0 = model(z, t).x0
         if self.order > 2 and len(past) == 1:
             z = z + outer(c.restart, x0 - past[0])
@@ -173,7 +174,8 @@ class PredictorCorrector(Sampler):
     def begin(self):
         return partial(self.step, memory=Memory(self.predictor))
 
-    def step(self, z, c, model, t, noise, memory):
+    def step(self, z, c, model, t, noise, memory: Memory | None = None):
+        memory = memory or Memory(self.predictor)
         x0 = model(z, t).x0
         if memory.held is not None:
             start, *before = memory.x0

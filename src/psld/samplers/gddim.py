@@ -71,7 +71,8 @@ class GDDIM(Sampler):
     def begin(self):
         return partial(self.step, past=deque(maxlen=self.order))
 
-    def step(self, z, c, model, t, noise, past):
+    def step(self, z, c, model, t, noise, past: deque[Tensor] | None = None):
+        past = deque() if past is None else past
         x0 = model(z, t).x0
         n = z - outer(c.signal_t, x0)
         eps = mix(c.whiten, n)

@@ -9,6 +9,7 @@ covariance of the process as preconditioner, δ has no unit: one size fits posit
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -57,8 +58,8 @@ class Langevin(Sampler):
     def begin(self):
         return partial(self.step, predict=self.predictor.begin())
 
-    def step(self, z, c, model, t, noise, predict):
-        z = predict(z, c.predicted, model, t, noise)
+    def step(self, z, c, model, t, noise, predict: Callable[..., Tensor] | None = None):
+        z = (predict or self.predictor.step)(z, c.predicted, model, t, noise)
         for _ in range(self.corrections):
             z = z + mix(c.push, model(z, c.stop).score) + mix(c.spread, noise())
         return z

@@ -77,17 +77,18 @@ class Projected(Sampler):
         return f"Projected({self.solver!r}, {self.ancillary!r})"
 
 
-class Denoiser:
-    """The model of a process as one of `EDM`: what a solver of σ-space calls in place of a ScoreModel."""
+class Denoiser(ScoreModel):
+    """The model of a process as one of `EDM`, for a solver of σ-space."""
 
     def __init__(
         self, model: ScoreModel, process: EDM, times: dict[float, Tensor], ancillary: Callable[[], Tensor | None]
     ):
-        self.model, self.process, self.times, self.ancillary = model, process, times, ancillary
+        super().__init__(model.network, process, "x0")
+        self.model, self.times, self.ancillary = model, times, ancillary
         self.renew()
 
-    def __call__(self, y: Tensor, sigma: Times, **condition: Any) -> Prediction:
-        sigma = torch.as_tensor(sigma)
+    def __call__(self, z: Tensor, t: Times, **condition: Any) -> Prediction:
+        y, sigma = z, torch.as_tensor(t)
         self.renew()
         x0 = self.model(self.state(y, self.time(sigma)), self.time(sigma), **condition).x0
         variance = sigma.square()[..., None, None]
