@@ -49,7 +49,18 @@ from psld.samplers import (
 )
 from psld.tuning import Judge, best_parameter
 
-__all__ = ["Cell", "Reference", "Row", "cells", "draw_plot", "make_grid", "measure", "read_rows", "write_rows"]
+__all__ = [
+    "Cell",
+    "Reference",
+    "Row",
+    "cells",
+    "draw_plot",
+    "make_grid",
+    "markdown",
+    "measure",
+    "read_rows",
+    "write_rows",
+]
 
 LAMBDAS = (-4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
 TOLERANCES = tuple(10.0**e for e in (-5, -4, -3, -2, -1, 0, 1, 2, 3))
@@ -225,6 +236,36 @@ def read_rows(folder: Path) -> list[Row]:
     """What an earlier run measured; nothing where there is none."""
     path = folder / "rows.json"
     return [Row(**row) for row in json.loads(path.read_text())] if path.exists() else []
+
+
+def markdown(rows: list[Row]) -> str:
+    """A table a process: samplers down, budgets across, Fréchet distance and, in brackets, the RMS to the exact flow."""
+    lines = []
+    for process in dict.fromkeys(row.process for row in rows):
+        own = [row for row in rows if row.process == process]
+        budgets = sorted({row.budget for row in own})
+        floor, energy = own[0].frechet_floor, own[0].energy_floor
+        lines += [f"### {process}", "", f"Floors: Fréchet distance {floor:.3f}, energy distance {energy:.4f}.", ""]
+        lines += [
+            f"| family | sampler | {' | '.join(f'NFE {budget}' for budget in budgets)} |",
+            "| --- | --- " + "| --- " * len(budgets) + "|",
+        ]
+        for family, sampler in dict.fromkeys((row.family, row.sampler) for row in own):
+            found = {row.budget: row for row in own if row.sampler == sampler}
+            texts = [_figures(found[budget]) if budget in found else "" for budget in budgets]
+            lines.append(f"| {family} | {sampler.replace('|', '/')} | {' | '.join(texts)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _figures(row: Row) -> str:
+    rms = "" if row.rms_to_exact is None else f" ({_short(row.rms_to_exact)})"
+    calls = "" if abs(row.nfe - row.budget) < 1 else f" at {row.nfe:.4g}"
+    return f"{_short(row.frechet)}{rms}{calls}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if 1e-4 <= value < 1000 else f"{value:.1e}"
 
 
 def draw_plot(rows: list[Row], path: Path) -> None:

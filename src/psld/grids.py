@@ -143,7 +143,7 @@ def optimised(process: Process, nfe: int, sigma_space: bool = False, final: Fina
     Found by `psld.tuning.optimise_grid` and stored as data; for images of another size or contrast, look for your own.
 
     Args:
-        process: VPSDE(), CLD(), PSLD(0.01), PSLD(0.25) or HigherOrderLangevin(3), with their published settings.
+        process: VPSDE(), CLD(), PSLD(0.01) or PSLD(0.25), with their published settings.
         nfe: network calls, the final one included, of those that were searched.
         sigma_space: for a `Projected` sampler, which walks in the statistic y; then any process will do.
         final: what becomes of the last state.

@@ -12,7 +12,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from psld.cli.configuration import load_model
-from psld.comparison import Reference, cells, draw_plot, measure, read_rows, write_rows
+from psld.comparison import Reference, cells, draw_plot, markdown, measure, read_rows, write_rows
 from psld.data import Digits
 from psld.evaluation import energy_distance, frechet_distance
 from psld.evaluation.pictures import atomic_file
@@ -24,7 +24,7 @@ from psld.tuning import Judge
 __all__ = ["run"]
 
 DESCRIPTION = """Compare samplers: processes × samplers × evaluations, on exact scores of known data or, with
---checkpoint, on a trained network against held-out images. OUT gets rows.json, rows.csv and frechet.png.
+--checkpoint, on a trained network against held-out images. OUT gets rows.json, rows.csv, table.md and frechet.png.
 
 An interrupted run goes on where it was when the same command is given again."""
 
@@ -93,8 +93,10 @@ def run(arguments: list[str]) -> int:
                 rows.append(measure(cell, reference, config.num, device=config.device))
                 write_rows(rows, out)
         draw_plot(rows, out / "frechet.png")
+    with atomic_file(out / "table.md") as file:
+        file.write(markdown(rows).encode())
     print(summary(rows))
-    print(f"{len(rows)} cells in {out / 'rows.csv'} and rows.json. Look at {out / 'frechet.png'}")
+    print(f"{len(rows)} cells in {out / 'table.md'}, rows.csv and rows.json. Look at {out / 'frechet.png'}")
     return 0
 
 
