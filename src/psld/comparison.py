@@ -239,7 +239,7 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 def markdown(rows: list[Row]) -> str:
-    """A table a process: samplers down, budgets across, Fréchet distance and, in brackets, the RMS to the exact flow."""
+    """A table a process: samplers down, budgets across, Fréchet distance and, in brackets, RMS to the exact flow."""
     lines = []
     for process in dict.fromkeys(row.process for row in rows):
         own = [row for row in rows if row.process == process]
