@@ -270,13 +270,14 @@ def _short(value: float) -> str:
 
 def draw_plot(rows: list[Row], path: Path) -> None:
     """Fréchet distance against evaluations, a panel a process: the best of each family, the paper's one by one."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     processes = list(dict.fromkeys(row.process for row in rows))
     figure = Figure(figsize=(4.6 * len(processes), 4.6), layout="constrained")
     panels = figure.subplots(1, len(processes), sharey=True, squeeze=False)[0]
     labels = list(dict.fromkeys(row.sampler if row.family == "paper" else row.family for row in rows))
-    colours = {label: f"C{i}" for i, label in enumerate(label for label in labels)}
+    colours = {label: colormaps["tab20"](2 * i % 20 + (i >= 10)) for i, label in enumerate(labels)}
     for axes, process in zip(panels, processes, strict=True):
         own = [row for row in rows if row.process == process]
         for label in labels:
@@ -292,7 +293,7 @@ def draw_plot(rows: list[Row], path: Path) -> None:
                 name = label if paper else f"{label}, best"
                 axes.plot(*zip(*points, strict=True), style, marker="o", ms=3.5, color=colours[label], label=name)
         axes.axhline(own[0].frechet_floor, color="0.3", lw=1, ls="--")
-        axes.annotate("floor", (1, own[0].frechet_floor), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+        axes.annotate("floor", (0.01, own[0].frechet_floor), xycoords=("axes fraction", "data"), va="top", fontsize=8)
         axes.set(title=process, xlabel="network evaluations", xscale="log", yscale="log")
         axes.set_ylim(0.6 * own[0].frechet_floor, 200 * own[0].frechet_floor)
         ticks = sorted({row.budget for row in own})
