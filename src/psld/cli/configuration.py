@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from psld.data import ImageData
-from psld.losses import ScoreMatching
+from psld.losses import Objective
 from psld.predictions import Predicts, ScoreModel
 from psld.processes import Conditioning, Process
 from psld.training import TrainingSettings, latest_checkpoint, load_weights
@@ -30,7 +30,8 @@ def run_parser(description: str = "", epilog: str = "") -> ArgumentParser:
     parser.add_argument("--conditioning", type=Conditioning, default="hsm", help="the marginal that ε belongs to")
     parser.add_argument("--jitter", type=float, default=0.0, help="on the kernel's diagonal (published weights: 1e-9)")
     parser.add_subclass_arguments(ImageData, "data", help="training images, e.g. psld.data.Digits")
-    parser.add_subclass_arguments(ScoreMatching, "loss", help="psld.losses.HSM or psld.losses.DSM")
+    parser.add_subclass_arguments(Objective, "loss", help="psld.losses.HSM, DSM or Denoising")
+    parser.link_arguments("process", "network.init_args.process")
     parser.add_class_arguments(TrainingSettings, "training")
     parser.add_argument("--image_shape", type=list[int] | None, default=None, help="written by training, not by you")
     return parser
@@ -52,12 +53,22 @@ def published_config(name: str) -> Path:
 
 
 def load_model(
-    path: str | Path, weights: Literal["ema", "online"] = "ema", device: str = "cpu"
+    path: str | Path,
+    weights: Literal["ema", "online"] = "ema",
+    device: str = "cpu",
+    process: Process | None = None,
 ) -> tuple[ScoreModel, tuple[int, ...]]:
     """The score model of a run or checkpoint folder, and the shape of its images.
 
+    Args:
+        path: of the run or checkpoint.
+        weights: averaged or last.
+        device: where the network goes.
+        process: in place of the run's own; for networks that predict D(y; σ), which fit every process.
+
     Raises:
         FileNotFoundError: there is no checkpoint or no config.yaml with it.
+        ValueError: another process for a network that was trained on the states of its own; or no image shape.
         CheckpointError: the weights are broken.
     """
     folder = latest_checkpoint(path)
@@ -66,12 +77,17 @@ def load_model(
     config = run_parser().parse_path(str(folder / "config.yaml"))
     if not config.image_shape:
         raise ValueError(f"{folder / 'config.yaml'} does not say image_shape: write the (C, H, W) of one image there.")
+    if process is not None and config.predicts != "denoiser":
+        raise ValueError(
+            f"{folder} predicts {config.predicts!r} from states of its own process, so it cannot be sampled under "
+            f"{process!r}: another process needs a run with `predicts: denoiser` (configs/digits-denoiser.yaml)."
+        )
     wanted = Namespace(process=config.process, network=config.network)
     parts = instances(_model_parser(), wanted)
     network = parts.network
     load_weights(folder, network, weights)
     network.to(device).eval().requires_grad_(False)
-    model = ScoreModel(network, parts.process, config.predicts, config.conditioning, config.jitter)
+    model = ScoreModel(network, process or parts.process, config.predicts, config.conditioning, config.jitter)
     return model, tuple(config.image_shape)
 
 

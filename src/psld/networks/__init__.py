@@ -2,6 +2,7 @@
 
 from psld.networks.embeddings import FourierEmbedding, SinusoidalEmbedding
 from psld.networks.mlp import MLP
+from psld.networks.preconditioning import Preconditioned, PreconditionedState
 from psld.networks.unet import UNet
 
-__all__ = ["MLP", "FourierEmbedding", "SinusoidalEmbedding", "UNet"]
+__all__ = ["MLP", "FourierEmbedding", "Preconditioned", "PreconditionedState", "SinusoidalEmbedding", "UNet"]

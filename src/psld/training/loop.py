@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
 from psld.data.order import ShuffledBatches, derived_seed
-from psld.predictions import ScoreModel
+from psld.predictions import Predicts, ScoreModel
 from psld.processes import Process
 from psld.training.checkpoint import (
     Checkpoint,
@@ -54,7 +54,7 @@ def train(
     process: Process,
     data: TrainingData,
     loss: Loss,
-    predicts: Literal["eps", "score", "x0"],
+    predicts: Predicts,
     settings: TrainingSettings,
     run: str | Path,
     seed: int,
