@@ -94,8 +94,12 @@ def test_a_condition_reaches_the_network():
 def test_edm_schedulers(predicts):
     """diffusers' own preconditioning, step by step: its x̂₀ at σ equals D(y; σ)."""
     scheduler = diffusers.EDMEulerScheduler(prediction_type=predicts, sigma_data=0.6)
-    network = nn.Tanh()
-    network.forward = lambda x, told: torch.tanh(x) + told.reshape(-1, 1, 1, 1)
+
+    class Network(nn.Module):
+        def forward(self, x, told):
+            return torch.tanh(x) + told.reshape(-1, 1, 1, 1)
+
+    network = Network()
     wrapped = denoiser_of(network, scheduler)
     y = torch.randn(3, 1, 4, 4, dtype=torch.float64)
     for sigma in (0.01, 1.0, 60.0):

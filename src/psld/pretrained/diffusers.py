@@ -44,8 +44,8 @@ class DiscreteDenoiser(nn.Module):
     A σ below σ_0 or above that of the last step is asked at that step, with its own y/√(1 + σ²).
 
     Args:
-        network: called as network(x, step, **condition) with x (B, C, H, W) and step (B,); returns a tensor or an object
-            with `.sample`, (B, C, H, W); of 2C channels (a learned variance) the first C are used.
+        network: called as network(x, step, **condition) with x (B, C, H, W) and step (B,); returns a tensor, or an
+            object with `.sample`, (B, C, H, W); of 2C channels (a learned variance) the first C are used.
         alphas_cumprod: ᾱ_τ for τ = 0, 1, …, decreasing, in (0, 1); steps with ᾱ = 0 at the end are left out.
         predicts: "epsilon", "v_prediction" or "sample".
         steps: "interpolated", fractional and linear in log σ, or "nearest", the integer whose log σ is nearest.
@@ -165,7 +165,7 @@ def denoiser_of(
             f"the scheduler {kind or 'without a _class_name'} has no beta_schedule and is none of EDM or the "
             "variance-exploding SDE: its network is not a denoiser of x₀ + σξ that is known here."
         )
-    from diffusers import DDPMScheduler
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
     known = {name: value for name, value in config.items() if name in _ALPHAS}
     alphas = DDPMScheduler.from_config(known).alphas_cumprod  # pyright: ignore[reportAttributeAccessIssue]
@@ -211,7 +211,7 @@ def load_denoiser(folder: str | Path, steps: Literal["interpolated", "nearest"] 
             f"{unet} has no weights in safetensors. Other formats can run code when they are read and are refused: "
             "convert them with save_pretrained where you trust them."
         )
-    from diffusers import UNet2DModel
+    from diffusers.models.unets.unet_2d import UNet2DModel
 
     network = UNet2DModel.from_pretrained(unet, use_safetensors=True, local_files_only=True)
     network.eval().requires_grad_(False)
