@@ -1,5 +1,6 @@
 """Networks in the layout of diffusers: ideal ones against the closed form, random ones against diffusers' own steps."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -182,6 +183,13 @@ def test_a_schedule_that_ends_without_signal_loses_its_last_step():
 def test_weights_that_could_run_code_are_refused(tmp_path):
     saved(tmp_path, safe=False)
     with pytest.raises(ValueError, match="no weights in safetensors"):
+        load_denoiser(tmp_path)
+
+
+def test_without_diffusers_the_message_says_what_to_install(monkeypatch, tmp_path):
+    saved(tmp_path)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install diffusers"):
         load_denoiser(tmp_path)
 
 

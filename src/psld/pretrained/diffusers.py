@@ -10,6 +10,7 @@ the variance-exploding SDE are functions of (y, σ) already. `diffusers` itself 
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -165,10 +166,8 @@ def denoiser_of(
             f"the scheduler {kind or 'without a _class_name'} has no beta_schedule and is none of EDM or the "
             "variance-exploding SDE: its network is not a denoiser of x₀ + σξ that is known here."
         )
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-
     known = {name: value for name, value in config.items() if name in _ALPHAS}
-    alphas = DDPMScheduler.from_config(known).alphas_cumprod  # pyright: ignore[reportAttributeAccessIssue]
+    alphas = _class_of_diffusers("DDPMScheduler").from_config(known).alphas_cumprod
     return DiscreteDenoiser(network, alphas, predicts, steps)
 
 
@@ -211,11 +210,20 @@ def load_denoiser(folder: str | Path, steps: Literal["interpolated", "nearest"] 
             f"{unet} has no weights in safetensors. Other formats can run code when they are read and are refused: "
             "convert them with save_pretrained where you trust them."
         )
-    from diffusers.models.unets.unet_2d import UNet2DModel
-
-    network = UNet2DModel.from_pretrained(unet, use_safetensors=True, local_files_only=True)
+    network = _class_of_diffusers("UNet2DModel").from_pretrained(unet, use_safetensors=True, local_files_only=True)
     network.eval().requires_grad_(False)
     return denoiser_of(network, json.loads(scheduler.read_text()), steps).eval()
+
+
+def _class_of_diffusers(name: str) -> Any:
+    try:
+        return getattr(importlib.import_module("diffusers"), name)
+    except ModuleNotFoundError as error:
+        if error.name != "diffusers":
+            raise
+        raise ModuleNotFoundError(
+            "published denoisers are read by diffusers, which is not installed: pip install diffusers", name=error.name
+        ) from error
 
 
 def load_score_model(folder: str | Path, process: Process) -> ScoreModel:
