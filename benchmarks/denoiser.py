@@ -28,6 +28,7 @@ from psld.cli.demo import confident_share, featurise
 from psld.data import Digits
 from psld.evaluation import classifier_accuracy, frechet_distance, train_digit_classifier
 from psld.evaluation.pictures import atomic_file
+from psld.kernels import Kernel
 from psld.losses import HSM, Denoising, Objective
 from psld.networks import Preconditioned, PreconditionedState, UNet
 from psld.predictions import Predicts
@@ -54,6 +55,18 @@ def unet(inputs: int, outputs: int) -> UNet:
     return UNet(inputs, outputs, 8, width=32, multipliers=(1, 1), blocks=1, attention_resolutions=(4,))
 
 
+class WhitenedInOrder(PreconditionedState):
+    """For comparison: x scaled, then what x does not tell of m. White too, but y is left for the network to find."""
+
+    def coefficients(self, t):
+        c = super().coefficients(t)
+        kernel = self.process.marginal(torch.as_tensor(t, dtype=torch.float64, device="cpu").clamp(max=self.process.T))
+        signal = kernel.mean_map[..., :1]
+        return c._replace(
+            inputs=Kernel(kernel.mean_map, kernel.covariance + SIGMA_DATA**2 * signal @ signal.mT).whitener
+        )
+
+
 EDM_LOSS = Denoising(SIGMA_DATA, P_MEAN, P_STD)
 FORMS = {
     "eps": Form("ε (paper)", "eps", lambda: unet(2, 2), HSM()),
@@ -64,8 +77,16 @@ FORMS = {
         lambda: PreconditionedState(unet(2, 1), PROCESS, SIGMA_DATA),
         EDM_LOSS,
     ),
+    "x0-in-order": Form(
+        "x̂₀, preconditioned, white in order",
+        "x0",
+        lambda: WhitenedInOrder(unet(2, 1), PROCESS, SIGMA_DATA),
+        EDM_LOSS,
+    ),
     "denoiser": Form("D(y; σ), EDM", "denoiser", lambda: Preconditioned(unet(1, 1), SIGMA_DATA), EDM_LOSS),
 }
+
+DEFAULT = ["eps", "x0", "x0-preconditioned", "denoiser"]
 
 
 def samplings(full: bool) -> dict[str, tuple[Sampler, grids.Grid]]:
@@ -223,7 +244,7 @@ def main() -> None:
     options.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where networks run")
     options.add_argument("--stages", type=int, default=6, help="measurements on the way, equally spaced in time")
     options.add_argument("--samples", type=int, default=2000, help="images a measurement")
-    options.add_argument("--forms", nargs="+", choices=list(FORMS), default=list(FORMS), help="which")
+    options.add_argument("--forms", nargs="+", choices=list(FORMS), default=DEFAULT, help="which")
     options.add_argument("--out", type=Path, default=Path("runs/denoiser"), help="folder of runs and cells.json")
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
