@@ -4,8 +4,9 @@
 
 The same U-Net (but for its channels), optimizer, training time and process, PSLD Γ = 0.01; samples with averaged
 weights. Fréchet distance in the features of the digit classifier of `psld demo`, to the training images. Training
-pauses at equal parts of its time and is measured there, so that the steps to a given distance are known. Every finished
-measurement is in OUT/cells.json: the same command goes on after an interruption, and more seeds or forms are added.
+pauses at equal parts and is measured there, so that the steps to a given distance are known. On a machine with other
+work give --steps in place of --seconds: a step costs all forms about the same. Every finished measurement is in
+OUT/cells.json: the same command goes on after an interruption, and more seeds or forms are added.
 """
 
 from __future__ import annotations
@@ -96,12 +97,10 @@ def samplings(full: bool) -> dict[str, tuple[Sampler, grids.Grid]]:
     }
     if not full:
         return on_the_way
-    every: dict[str, tuple[Sampler, grids.Grid]] = {
-        "Euler–Maruyama 50": (EulerMaruyama(), grids.paper(PROCESS, 50, "quadratic"))
-    }
+    every: dict[str, tuple[Sampler, grids.Grid]] = {}
     for name, sampler in {"multistep": Exponential(order=2), "stochastic": Exponential(order=2, eta=1.0)}.items():
         every |= {f"{name} {nfe}": (sampler, grids.optimised(PROCESS, nfe)) for nfe in NFE}
-    return every
+    return every | {"Euler–Maruyama 50": (EulerMaruyama(), grids.paper(PROCESS, 50, "quadratic"))}
 
 
 class Judge:
@@ -140,8 +139,8 @@ def train_and_measure(name: str, seed: int, arguments: argparse.Namespace, judge
         if stage in done:
             continue
         settings = TrainingSettings(
-            steps=10**7,
-            max_seconds=arguments.seconds * stage / arguments.stages,
+            steps=10**7 if arguments.steps is None else round(arguments.steps * stage / arguments.stages),
+            max_seconds=arguments.seconds * stage / arguments.stages if arguments.steps is None else None,
             batch_size=64,
             learning_rate=2e-3,
             warmup_steps=100,
@@ -178,7 +177,7 @@ def train_and_measure(name: str, seed: int, arguments: argparse.Namespace, judge
 
 def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """What cells must share to stand in one table."""
-    return {name: getattr(arguments, name) for name in ("seconds", "stages", "samples", "threads", "device")}
+    return {name: getattr(arguments, name) for name in ("seconds", "steps", "stages", "samples", "threads", "device")}
 
 
 def steps_to(target: float, stages: list[dict]) -> float | None:
@@ -239,6 +238,7 @@ def main() -> None:
     """Train and measure what is not there yet, then print the table."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seconds", type=float, default=165.0, help="training time of a run")
+    options.add_argument("--steps", type=int, help="training steps of a run, in place of --seconds")
     options.add_argument("--seeds", type=int, default=3, help="runs of each form")
     options.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
     options.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where networks run")
