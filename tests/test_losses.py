@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from psld import exact
-from psld.losses import DSM, HSM
+from psld.losses import DSM, HSM, Denoising
 from psld.predictions import ScoreModel
 from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin
 
@@ -148,3 +148,56 @@ def test_the_exact_model_cannot_be_beaten():
     value = HSM()(data.model(process), x0, t, torch.Generator().manual_seed(1))
     expected = 0.49 * sigma**2 / (0.49 + sigma**2)
     assert float(value.mean()) == pytest.approx(float(expected), abs=4 * float(value.std()) / 200)
+
+
+class Halver:
+    """D(y; σ) = y / 2 (or half of the last variable of z); keeps what it was shown."""
+
+    def __call__(self, y, sigma):
+        self.y, self.sigma = y, sigma
+        return 0.5 * y
+
+
+def test_denoising_is_edms_loss_written_out():
+    """λ(σ) = (σ² + s²)/(σs)², log σ ~ N(P_mean, P_std²), y = x₀ + σξ."""
+    x0, t = batch()
+    network = Halver()
+    value = Denoising(0.7, -1.0, 0.9)(ScoreModel(network, CLD(), "denoiser"), x0, t, torch.Generator().manual_seed(5))
+    generator = torch.Generator().manual_seed(5)
+    sigma = (-1.0 + 0.9 * torch.randn(6, dtype=torch.float64, generator=generator)).exp()
+    noise = torch.randn(6, 1, 3, 4, dtype=torch.float64, generator=generator)[:, 0]
+    y = x0 + sigma[:, None, None] * noise
+    torch.testing.assert_close(network.y, y)
+    torch.testing.assert_close(network.sigma, sigma)
+    weight = (sigma**2 + 0.49) / (sigma * 0.7) ** 2
+    torch.testing.assert_close(value, weight * (0.5 * y - x0).square().mean((1, 2)))
+
+
+@pytest.mark.parametrize("process", [VPSDE(), CLD(), PSLD(0.01), HigherOrderLangevin(3)], ids=repr)
+def test_denoising_of_states_draws_the_same_noise_levels(process):
+    """log σ(t) is N(P_mean, P_std²), and the loss of the exact denoiser is the posterior variance, weighted."""
+    data, seen = exact.Gaussian(0.0, 0.7, shape=(4,)), []
+
+    def network(z, t):
+        seen.append(process.noise_scale(t).log())
+        return data.model(process)(z, t).x0[:, None]
+
+    x0 = data.sample(4000, torch.Generator().manual_seed(0))
+    loss = Denoising(0.7, -1.0, 0.9)
+    value = loss(ScoreModel(network, process, "x0"), x0, torch.zeros(4000).double(), torch.Generator().manual_seed(1))
+    drawn = -1.0 + 0.9 * torch.randn(4000, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert (seen[0] - drawn).abs().max() < 1e-3
+    assert float(value.mean()) == pytest.approx(1.0, abs=4 * float(value.std()) / 4000**0.5)
+
+
+@pytest.mark.parametrize("predicts", ["eps", "score"])
+def test_denoising_refuses_what_it_does_not_train(predicts):
+    x0, t = batch()
+    with pytest.raises(ValueError, match="use HSM or DSM"):
+        Denoising()(ScoreModel(Recorder(), CLD(), predicts), x0, t)
+
+
+@pytest.mark.parametrize("arguments", [(0.0,), (0.5, -1.2, 0.0)])
+def test_denoising_refuses_scales(arguments):
+    with pytest.raises(ValueError, match="must be positive"):
+        Denoising(*arguments)

@@ -158,24 +158,34 @@ class ScoreModel:
                 f"{self.process!r} has {self.process.k} variables: the state must be (B, {self.process.k}, *data), "
                 f"got {tuple(z.shape)}."
             )
-        dtype = _input_dtype(self.network, z)
         if tables.sigma is not None and tables.weights is not None:
-            y, sigma = mix(tables.weights.unsqueeze(-2), z)[:, 0], tables.sigma
-            out = self.network(y.to(dtype), sigma.to(z.device, dtype).expand(len(z)), **condition)
-            expected = [(len(z), *z.shape[2:])]
-        else:
-            times = self.process.times(t).to(z.device, dtype).expand(len(z))
-            out = self.network(z.to(dtype), times, **condition)
-            rows = {"x0": {1}, "score": {self.process.k}, "eps": {self.process.k, self.process.noisy_rows}}[
-                self.predicts
-            ]
-            expected = [(len(z), r, *z.shape[2:]) for r in sorted(rows)]
-        if tuple(out.shape) not in expected:
+            return self.denoise(mix(tables.weights.unsqueeze(-2), z)[:, 0], tables.sigma, **condition)
+        dtype = _input_dtype(self.network, z)
+        times = self.process.times(t).to(z.device, dtype).expand(len(z))
+        out = self.network(z.to(dtype), times, **condition)
+        rows = {"x0": {1}, "score": {self.process.k}, "eps": {self.process.k, self.process.noisy_rows}}[self.predicts]
+        self._require(out, [(len(z), r, *z.shape[2:]) for r in sorted(rows)])
+        return out.to(z.dtype)
+
+    def denoise(self, y: Float[Tensor, "B *data"], sigma: Times, **condition: Any) -> Float[Tensor, "B *data"]:
+        """D(y; σ), of a model that predicts it, in the dtype of y. No process is involved.
+
+        Raises:
+            ValueError: the model predicts something else, or the network returns another shape.
+        """
+        if self.predicts != "denoiser":
+            raise ValueError(f"denoise is for models of predicts='denoiser': this one predicts {self.predicts!r}.")
+        dtype = _input_dtype(self.network, y)
+        out = self.network(y.to(dtype), torch.as_tensor(sigma).to(y.device, dtype).expand(len(y)), **condition)
+        self._require(out, [tuple(y.shape)])
+        return out.to(y.dtype)
+
+    def _require(self, out: Tensor, shapes: list[tuple[int, ...]]) -> None:
+        if tuple(out.shape) not in shapes:
             raise ValueError(
                 f"a network that predicts {self.predicts} under {self.process!r} must return shape "
-                f"{' or '.join(map(str, expected))}: got {tuple(out.shape)}."
+                f"{' or '.join(map(str, shapes))}: got {tuple(out.shape)}."
             )
-        return out.to(z.dtype)
 
 
 def _posterior_mean(kernel: Kernel, z: Tensor, eps: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The program as a user meets it: exit codes, files, and refusals that leave nothing behind."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -96,6 +97,54 @@ def test_sample_goes_on_with_what_is_missing(trained, kind, monkeypatch):
         assert len(pictures[1]) == 7
 
 
+@pytest.fixture(scope="module")
+def denoiser(tmp_path_factory):
+    """A run of four steps of D(y; σ)."""
+    folder = tmp_path_factory.mktemp("denoiser")
+    config = copy.deepcopy(SMALL)
+    config["network"]["init_args"]["in_channels"] = 1
+    config["network"] = {"class_path": "psld.networks.Preconditioned", "init_args": {"network": config["network"]}}
+    config |= {"predicts": "denoiser", "loss": {"class_path": "psld.losses.Denoising"}}
+    (folder / "denoiser.yaml").write_text(yaml.safe_dump(config))
+    assert main(["train", "--config", str(folder / "denoiser.yaml"), "--run", str(folder / "run")]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("process", ["VPSDE", "CLD", "PSLD", "HigherOrderLangevin", "EDM"])
+def test_one_denoiser_is_sampled_under_every_process(denoiser, process):
+    options = ["--process", f"psld.{process}", "--num", "2", "--steps", "3", "--format", "npz", "--grid", "edm-rho"]
+    assert main(["sample", str(denoiser / "run"), *options, "--out", str(denoiser / process)]) == 0
+    assert np.load(denoiser / process / "samples.npz")["images"].shape == (2, 8, 8, 1)
+    known = json.loads((denoiser / process / "sampling.json").read_text())
+    assert known["process"]["class_path"] == f"psld.{process}"
+
+
+def test_another_process_takes_its_arguments_and_is_not_mixed(denoiser, capsys):
+    command = ["sample", str(denoiser / "run"), "--num", "2", "--steps", "3", "--out", str(denoiser / "gamma")]
+    assert main([*command, "--process", "psld.PSLD", "--process.gamma", "0.25"]) == 0
+    assert main([*command, "--process", "psld.PSLD", "--process.gamma", "0.02"]) == 1
+    assert "differs in" in capsys.readouterr().err
+
+
+def test_another_process_is_refused_for_a_network_of_states(trained, capsys):
+    command = ["sample", str(trained / "run"), "--process", "psld.VPSDE", "--out", str(trained / "vp")]
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert "predicts 'eps' from states of its own process" in error and "predicts: denoiser" in error
+    assert not (trained / "vp").exists()
+
+
+def test_a_preconditioned_network_of_states_gets_the_process_of_the_run(tmp_path):
+    config = copy.deepcopy(SMALL)
+    network = {"class_path": "psld.networks.PreconditionedState", "init_args": {"network": config["network"]}}
+    config |= {"network": network, "predicts": "x0", "loss": {"class_path": "psld.losses.Denoising"}}
+    (tmp_path / "x0.yaml").write_text(yaml.safe_dump(config))
+    assert main(["train", "--config", str(tmp_path / "x0.yaml"), "--run", str(tmp_path / "run")]) == 0
+    model, _ = load_model(tmp_path / "run")
+    assert repr(model.network.process) == "CLD()"  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
+    assert model(torch.zeros(2, 2, 1, 8, 8, dtype=torch.float64), 0.5).x0.shape == (2, 1, 8, 8)
+
+
 def test_sample_refuses_to_mix_samplers(trained, capsys):
     command = ["sample", str(trained / "run"), "--num", "2", "--steps", "3", "--out", str(trained / "mixed")]
     assert main(command) == 0
@@ -188,9 +237,10 @@ def test_train_refuses_a_network_of_another_process(tmp_path, capsys):
     assert capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
-def test_every_published_configuration_can_be_printed(capsys):
+@pytest.mark.parametrize("name", ["digits", "digits-denoiser"])
+def test_every_published_configuration_can_be_printed(capsys, name):
     with pytest.raises(SystemExit) as stop:
-        main(["train", "--config", str(published_config("digits")), "--run", "x", "--print_config"])
+        main(["train", "--config", str(published_config(name)), "--run", "x", "--print_config"])
     assert stop.value.code == 0
     assert yaml.safe_load(capsys.readouterr().out)["process"]["init_args"]["gamma"] == 0.01
 

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from torch import nn
 
 from psld.data import ImageData
-from psld.losses import ScoreMatching
+from psld.losses import Objective
 from psld.networks import NoiseClassifier
 from psld.predictions import Predicts, ScoreModel
 from psld.pretrained.presets import published_config
@@ -31,18 +31,28 @@ def run_parser(description: str = "", epilog: str = "") -> ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the initial weights, data order, times and noise")
     _add_model_arguments(parser)
     parser.add_subclass_arguments(ImageData, "data", help="training images, e.g. psld.data.Digits")
-    parser.add_subclass_arguments(ScoreMatching, "loss", help="psld.losses.HSM or psld.losses.DSM")
+    parser.add_subclass_arguments(Objective, "loss", help="psld.losses.HSM, DSM or Denoising")
     parser.add_class_arguments(TrainingSettings, "training")
     return parser
 
 
 def load_model(
-    path: str | Path, weights: Literal["ema", "online"] = "ema", device: str = "cpu"
+    path: str | Path,
+    weights: Literal["ema", "online"] = "ema",
+    device: str = "cpu",
+    process: Process | None = None,
 ) -> tuple[ScoreModel, tuple[int, ...]]:
     """The score model of a run or checkpoint folder, and the shape of its images.
 
+    Args:
+        path: of the run or checkpoint.
+        weights: averaged or last.
+        device: where the network goes.
+        process: in place of the run's own; for networks that predict D(y; σ), which fit every process.
+
     Raises:
         FileNotFoundError: there is no checkpoint or no config.yaml with it.
+        ValueError: another process for a network that was trained on the states of its own; or no image shape.
         CheckpointError: the weights are broken.
     """
     folder = latest_checkpoint(path)
@@ -51,13 +61,18 @@ def load_model(
     config = _model_config(folder / "config.yaml")
     if not config.image_shape:
         raise ValueError(f"{folder / 'config.yaml'} does not say image_shape: write the (C, H, W) of one image there.")
+    if process is not None and config.predicts != "denoiser":
+        raise ValueError(
+            f"{folder} predicts {config.predicts!r} from states of its own process, so it cannot be sampled under "
+            f"{process!r}: another process needs a run with `predicts: denoiser` (configs/digits-denoiser.yaml)."
+        )
     parts = instances(_model_parser(), config)
     network = parts.network
     if isinstance(network, NoiseClassifier):
         raise ValueError(f"{folder} holds a classifier of noisy images: it guides a score model and is not one.")
     load_weights(folder, network, weights)
     network.to(device).eval().requires_grad_(False)
-    model = ScoreModel(network, parts.process, config.predicts, config.conditioning, config.jitter)
+    model = ScoreModel(network, process or parts.process, config.predicts, config.conditioning, config.jitter)
     return model, tuple(config.image_shape)
 
 
@@ -82,6 +97,7 @@ def _model_parser() -> ArgumentParser:
 def _add_model_arguments(parser: ArgumentParser) -> None:
     parser.add_subclass_arguments(Process, "process", help="forward process, e.g. psld.PSLD")
     parser.add_subclass_arguments(nn.Module, "network", help="network, e.g. psld.networks.NCSNpp")
+    parser.link_arguments("process", "network.init_args.process")
     parser.add_argument("--predicts", type=Predicts, default="eps", help="what the network's output means")
     parser.add_argument("--conditioning", type=Conditioning, default="hsm", help="the marginal that ε belongs to")
     parser.add_argument("--jitter", type=float, default=0.0, help="on the kernel's diagonal (published weights: 1e-9)")

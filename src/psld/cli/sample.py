@@ -21,6 +21,7 @@ from psld.evaluation import save_grid, save_images
 from psld.evaluation.pictures import atomic_file, load_images
 from psld.grids import Grid
 from psld.predictions import ScoreModel
+from psld.processes import Process
 from psld.samplers import Sampler, Samples
 from psld.training import latest_checkpoint
 
@@ -35,6 +36,7 @@ A sample depends on its own seed (--seed, --seed + 1, …) and neither on the ba
 same command again goes on with the images that are missing; with a larger --num it adds to them."""
 
 EPILOG = """example: psld sample runs/demo --sampler EulerMaruyama --grid paper-quadratic --steps 50 --out runs/em;
+one denoiser, another process: psld sample runs/denoiser --process psld.CLD --process.nu 4 --out runs/cld;
 a sampler with its own options: psld sample runs/demo --sampler RK45 --sampler.rtol 1e-4 --out runs/ode;
 on four GPUs: psld sample runs/cifar --num 50000 --format npz --accelerator cuda --devices 4 --out runs/fid"""
 
@@ -50,6 +52,12 @@ def parser() -> ArgumentParser:
         "sampler",
         help="Exponential, PredictorCorrector, GDDIM, Projected, EulerMaruyama, SSCS, Ancestral, RK45 …",
         default={"class_path": "Exponential"},
+    )
+    options.add_subclass_arguments(
+        Process,
+        "process",
+        required=False,
+        help="another process than the run's, for a run that predicts the denoiser: psld.CLD …",
     )
     options.add_argument("--grid", type=str, default="log-snr", help=f"{', '.join(GRIDS)}, or a .json file")
     options.add_argument(
@@ -97,8 +105,9 @@ def run(arguments: list[str]) -> int:
         raise ValueError(f"--num, --steps, --batch_size, --devices and --nodes must be at least 1: got {given}.")
     fabric = launched(config)
     out = Path(config.out)
-    model, shape = load_model(config.run, config.weights, str(fabric.device))
-    sampler = instances(options, config).sampler
+    parts = instances(options, config)
+    sampler = parts.sampler
+    model, shape = load_model(config.run, config.weights, str(fabric.device), parts.get("process"))
     grid = make_grid(config.grid, model.process, config.steps, sampler)
     if fabric.is_global_zero:
         claim(out, config, repr(sampler), grid)
@@ -142,6 +151,7 @@ def claim(out: Path, config, sampler: str, grid: Grid) -> None:
         "checkpoint": str(latest_checkpoint(config.run)),
         "weights": config.weights,
         "sampler": sampler,
+        "process": process_of(config),
         "times": grid.times.tolist(),
         "final": grid.final,
         "seed": config.seed,
@@ -159,6 +169,11 @@ def claim(out: Path, config, sampler: str, grid: Grid) -> None:
         raise FileExistsError(f"{out} is there already and is not an empty folder: give another --out, or remove it.")
     with atomic_file(path) as file:
         file.write(json.dumps(settings, indent=1).encode())
+
+
+def process_of(config) -> dict | None:
+    """What --process said, with every argument; None for the run's own."""
+    return config.process.as_dict() if config.get("process") else None
 
 
 class Pictures:

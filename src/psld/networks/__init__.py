@@ -4,6 +4,16 @@ from psld.networks.classifier import NoiseClassifier
 from psld.networks.embeddings import FourierEmbedding, SinusoidalEmbedding
 from psld.networks.mlp import MLP
 from psld.networks.ncsnpp import NCSNpp
+from psld.networks.preconditioning import Preconditioned, PreconditionedState
 from psld.networks.unet import UNet
 
-__all__ = ["MLP", "FourierEmbedding", "NCSNpp", "NoiseClassifier", "SinusoidalEmbedding", "UNet"]
+__all__ = [
+    "MLP",
+    "FourierEmbedding",
+    "NCSNpp",
+    "NoiseClassifier",
+    "Preconditioned",
+    "PreconditionedState",
+    "SinusoidalEmbedding",
+    "UNet",
+]

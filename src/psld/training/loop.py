@@ -19,7 +19,7 @@ from torch.utils.data import default_collate
 
 from psld.data.loading import TrainingData, loader
 from psld.data.order import ShuffledBatches
-from psld.predictions import ScoreModel
+from psld.predictions import Predicts, ScoreModel
 from psld.processes import Process
 from psld.training.checkpoint import (
     Checkpoint,
@@ -47,7 +47,7 @@ def train(
     process: Process,
     data: TrainingData,
     loss: Loss,
-    predicts: Literal["eps", "score", "x0"],
+    predicts: Predicts,
     settings: TrainingSettings,
     run: str | Path,
     seed: int,
