@@ -1,6 +1,7 @@
 """Weightings: the same loss whatever is predicted, published special cases, and what the likelihood's metric means."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from psld import exact
 from psld.kernels import mix, outer
 from psld.losses import DSM, HSM, Likelihood, MinSNR, UniformNoise
-from psld.predictions import ScoreModel
+from psld.predictions import Predicts, ScoreModel
 from psld.processes import CLD, PSLD, VESDE, VPSDE, HigherOrderLangevin, SubVPSDE
 
 PROCESSES = [VPSDE(), CLD(), PSLD(0.25), HigherOrderLangevin(3)]
@@ -24,7 +25,7 @@ def batch(n=6):
     return x0, torch.linspace(0.05, 0.95, n, dtype=torch.float64)
 
 
-def networks(process, t):
+def networks(process, t) -> dict[Predicts, Callable]:
     """One and the same guess at x₀, told as x₀, as a denoiser's image, as ε (all rows) and as the score."""
     kernel = process.marginal(t)
 
