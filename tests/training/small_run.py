@@ -1,7 +1,7 @@
 """A training run of a second, with everything that could break resumption: dropout, mid-epoch, warm-up, EMA ramp.
 
-As a script it can be killed, slowed down (--pause SECONDS a step), spread over processes (--devices, --strategy) and cut
-in parts (--accumulate); with --dropout 0 nothing may depend on how, since masks are what each process draws itself.
+As a script it can be killed, slowed down (--pause SECONDS a step), spread over processes (--devices, --strategy) and
+cut in parts (--accumulate). With --dropout 0 nothing may depend on how: masks are what each process draws itself.
 """
 
 import argparse

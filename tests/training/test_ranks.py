@@ -18,8 +18,8 @@ def run_here(run: Path, **options) -> Checkpoint:
     return read_checkpoint(small_run(run, network=small_network(dropout=0.0), steps=STEPS, **options))
 
 
-def run_as_processes(run: Path, *options: str, **launch) -> Checkpoint:
-    process = launched(run, "--steps", str(STEPS), "--dropout", "0", *options, **launch)
+def run_as_processes(run: Path, *options: str, python: tuple[str, ...] = ()) -> Checkpoint:
+    process = launched(run, "--steps", str(STEPS), "--dropout", "0", *options, python=python)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors.decode()
     return read_checkpoint(latest_checkpoint(run))
@@ -39,23 +39,23 @@ def require_close(got: Checkpoint, want: Checkpoint) -> None:
         torch.testing.assert_close(entries["exp_avg"], moments[1][index]["exp_avg"], rtol=0, atol=TOLERANCE)
 
 
-@pytest.fixture(scope="module", params=["uniform", "stratified"])
-def one(request, tmp_path_factory) -> tuple[str, Checkpoint]:
-    return request.param, run_here(tmp_path_factory.mktemp("runs") / "one", times=request.param)
+@pytest.fixture(scope="module")
+def one(tmp_path_factory) -> dict[str, Checkpoint]:
+    folder = tmp_path_factory.mktemp("runs")
+    return {times: run_here(folder / times, times=times) for times in ("uniform", "stratified")}
 
 
-def test_accumulation_takes_the_same_steps(one, tmp_path):
-    times, whole = one
-    require_close(run_here(tmp_path / "parts", times=times, accumulate=4), whole)
+@pytest.mark.parametrize("times", ["uniform", "stratified"])
+def test_accumulation_takes_the_same_steps(one, tmp_path, times):
+    require_close(run_here(tmp_path / "parts", times=times, accumulate=4), one[times])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("accumulate", ["1", "2"])
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_take_the_same_steps(one, tmp_path, strategy, accumulate):
-    times, whole = one
+@pytest.mark.parametrize(("accumulate", "times"), [("1", "uniform"), ("2", "stratified")])
+def test_two_processes_take_the_same_steps(one, tmp_path, strategy, accumulate, times):
     options = ("--devices", "2", "--strategy", strategy, "--accumulate", accumulate, "--times", times)
-    require_close(run_as_processes(tmp_path / "two", *options), whole)
+    require_close(run_as_processes(tmp_path / "two", *options), one[times])
 
 
 @pytest.mark.slow
@@ -79,6 +79,7 @@ def test_processes_on_two_slurm_nodes_take_the_same_steps(tmp_path):
         launched(
             tmp_path / "two",
             *options,
+            python=(),
             **job,
             SLURM_PROCID=str(rank),
             SLURM_NODEID=str(rank),
@@ -97,7 +98,7 @@ def test_processes_on_two_slurm_nodes_take_the_same_steps(tmp_path):
 
 
 def test_other_numbers_of_processes_than_were_started_are_refused(tmp_path, monkeypatch):
-    for name, value in dict(RANK="0", GROUP_RANK="0", LOCAL_RANK="0", LOCAL_WORLD_SIZE="2", WORLD_SIZE="2").items():
+    for name, value in dict(TORCHELASTIC_RUN_ID="1", RANK="0", LOCAL_RANK="0", WORLD_SIZE="2").items():
         monkeypatch.setenv(name, value)
     with pytest.raises(
         ValueError, match="torchrun started 2 processes, and the settings say devices=1 on each of node"
