@@ -126,7 +126,7 @@ def test_stratified_times_are_one_in_each_sixteenth_and_uniform(tmp_path):
         places = (t - 1e-5) / (1 - 1e-5) * 16
         assert sorted(places.long().tolist()) == list(range(16))
         offsets.append(float(places[0] % 1))
-        torch.testing.assert_close(places % 1, torch.full((16,), offsets[-1]).double(), rtol=0, atol=1e-9)
+        torch.testing.assert_close(places % 1, torch.full((16,), offsets[-1], dtype=torch.float64), rtol=0, atol=1e-9)
     assert len({round(offset, 6) for offset in offsets}) == 30
     assert sum(offsets) / 30 == pytest.approx(0.5, abs=4 / (12 * 30) ** 0.5)
     assert all(
