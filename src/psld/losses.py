@@ -3,6 +3,10 @@
 The network sees z_t = Φ(t) z₀ + L(t) ε and is asked for ε (or what the model predicts). HSM conditions on x₀ and
 integrates the auxiliary variables out (Dockhorn et al., 2022, §3.2), DSM conditions on all of z₀ (Vincent, 2011).
 `Denoising` asks for x₀ at noise levels of its own choice, weighted as in EDM (Karras et al., 2022).
+
+A weighting is a metric M(t) for the error e = ε̂ − ε: the loss is eᵀ M e, averaged over data dimensions. A model of x₀
+has e = −w (x̂₀ − x₀) with w = L⁻¹Φ₀, so its loss is wᵀMw (x̂₀ − x₀)², the same number. Derivation:
+docs/derivations/weighting.md.
 """
 
 from __future__ import annotations
@@ -14,11 +18,90 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.kernels import Kernel, mix
+from psld.kernels import Kernel, mix, product
+from psld.noise import Generators, standard_normal
 from psld.predictions import ScoreModel
 from psld.processes import Conditioning, Process
 
-__all__ = ["DSM", "HSM", "Denoising", "Objective", "ScoreMatching"]
+__all__ = [
+    "DSM",
+    "HSM",
+    "Denoising",
+    "Likelihood",
+    "MinSNR",
+    "Objective",
+    "ScoreMatching",
+    "UniformNoise",
+    "Weighting",
+]
+
+
+# -- weightings --------------------------------------------------------------------------------------------------------
+
+
+class Weighting(ABC):
+    """How much an error counts, at each time."""
+
+    @abstractmethod
+    def metric(self, process: Process, kernel: Kernel, t: Float[Tensor, " B"], rows: int) -> Float[Tensor, "B r r"]:
+        """M for the last `rows` entries of the error of ε, in float64.
+
+        Args:
+            process: the forward process.
+            kernel: its marginal at t that ε belongs to.
+            t: times.
+            rows: r, the number of predicted rows.
+        """
+
+
+class UniformNoise(Weighting):
+    """M = I/r: the mean squared error of ε, the same at every time, whatever the model predicts."""
+
+    def metric(self, process: Process, kernel: Kernel, t: Tensor, rows: int) -> Tensor:
+        return torch.eye(rows, dtype=torch.float64).expand(len(t), rows, rows) / rows
+
+
+class MinSNR(Weighting):
+    """The squared error of x̂₀, times min(SNR, γ), with SNR = 1/σ(t)² of the sufficient statistic y = x₀ + σξ.
+
+    For VP this is the published weighting (Hang et al., 2023): min(SNR, γ)/SNR for the squared error of ε. With k
+    variables the r predicted rows see x₀ with an SNR of |w_R|², w = L⁻¹Φ₀, hence M = I · min(SNR, γ)/|w_R|².
+
+    Args:
+        gamma: γ > 0, where the weight stops to grow; published: 5.
+    """
+
+    def __init__(self, gamma: float = 5.0):
+        if not 0 < gamma < float("inf"):
+            raise ValueError(f"gamma must be positive and finite: got {gamma}.")
+        self.gamma = gamma
+
+    def metric(self, process: Process, kernel: Kernel, t: Tensor, rows: int) -> Tensor:
+        snr = process.noise_scale(t) ** -2
+        seen = _signal(kernel)[:, -rows:].square().sum(-1)
+        weight = snr.clamp(max=self.gamma) / seen
+        return weight[:, None, None] * torch.eye(rows, dtype=torch.float64)
+
+
+class Likelihood(Weighting):
+    """The squared error of the score in the metric of the noise, 2βD: M = L⁻¹ 2βD L⁻ᵀ.
+
+    Half its integral over t bounds −log p, up to what does not depend on the model (Song et al., 2021, whose g² is the
+    2βD of one variable). Rows where no noise enters do not count, predicted or not. M grows like 1/t for t → 0, so the
+    mean over uniform t is noisy: raise t_min, or use stratified times.
+    """
+
+    def metric(self, process: Process, kernel: Kernel, t: Tensor, rows: int) -> Tensor:
+        whitener = kernel.whitener[:, -rows:]
+        return product(product(whitener, 2.0 * process.diffusion_rate(t)), whitener.mT)
+
+
+def _signal(kernel: Kernel) -> Float[Tensor, "B k"]:
+    """w = L⁻¹Φ₀."""
+    return (kernel.whitener @ kernel.mean_map[..., :1])[..., 0]
+
+
+# -- losses ------------------------------------------------------------------------------------------------------------
 
 
 class Objective(ABC):
@@ -30,24 +113,39 @@ class Objective(ABC):
         model: ScoreModel,
         x0: Float[Tensor, "B *data"],
         t: Float[Tensor, " B"],
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> Float[Tensor, " B"]:
-        """The loss of each sample; noise comes from the generator."""
+        """The loss of each sample; noise comes from the generators: one for all, or one a sample."""
 
 
 class ScoreMatching(Objective):
-    """Mean squared error of the prediction: of ε (models of ε or of the score), or of x₀."""
+    """Squared error of the prediction: of ε (models of ε or of the score), or of x₀.
+
+    Args:
+        weighting: None for the mean squared error of what the model predicts, the same at every time (for models of ε
+            and of the score that is UniformNoise); or a Weighting: under HSM its loss is the same number whatever
+            the model predicts.
+    """
 
     conditioning: Conditioning
+
+    def __init__(self, weighting: Weighting | None = None):
+        self.weighting = weighting
 
     def __call__(
         self,
         model: ScoreModel,
         x0: Float[Tensor, "B *data"],
         t: Float[Tensor, " B"],
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> Float[Tensor, " B"]:
-        """The loss of each sample at its time t, averaged over predicted rows and data dimensions.
+        """The loss of each sample at its time t, averaged over data dimensions (and, unweighted, predicted rows).
+
+        Args:
+            model: what is trained.
+            x0: data.
+            t: a time in (0, T] for each.
+            generator: where the noise comes from: one for all, or one a sample.
 
         Raises:
             ValueError: the model's ε belongs to the other conditioning.
@@ -59,32 +157,57 @@ class ScoreMatching(Objective):
             )
         process = model.process
         kernel = process.marginal(t, self.conditioning, model.jitter)
-        noise = torch.randn(len(x0), process.k, *x0.shape[1:], dtype=x0.dtype, generator=generator).to(x0.device)
+        noise = standard_normal((len(x0), process.k, *x0.shape[1:]), generator, x0.dtype).to(x0.device)
         z_t = kernel.sample(self.start(model, x0, generator), noise)
-        return _error(model, kernel, x0, noise, z_t, t).flatten(1).mean(1)
+        output = model.output(z_t, t)
+        if model.predicts in ("x0", "denoiser"):
+            squared = (output.reshape(x0.shape) - x0).square().flatten(1).mean(1)
+            return squared if self.weighting is None else squared * self._image_weight(model, t).to(squared)
+        if model.predicts == "score":
+            output = -mix(kernel.cholesky.mT, output)
+        error = output - noise[:, -output.shape[1] :]
+        if self.weighting is None:
+            return error.square().flatten(1).mean(1)
+        metric = self.weighting.metric(process, kernel, t, error.shape[1])
+        return (error * mix(metric, error)).sum(1).flatten(1).mean(1)
 
     @abstractmethod
-    def start(self, model: ScoreModel, x0: Tensor, generator: torch.Generator | None) -> Tensor:
+    def start(self, model: ScoreModel, x0: Tensor, generator: Generators) -> Tensor:
         """What z_t is conditioned on, (B, k, *data)."""
+
+    def _image_weight(self, model: ScoreModel, t: Tensor) -> Float[Tensor, " B"]:
+        """wᵀMw, from the marginal given x₀: what a squared error of x̂₀ counts."""
+        assert self.weighting is not None
+        process = model.process
+        kernel = process.marginal(t, "hsm", model.jitter)
+        signal = _signal(kernel)
+        metric = self.weighting.metric(process, kernel, t, process.k)
+        return (signal[:, None] @ metric @ signal[..., None])[:, 0, 0]
 
 
 class HSM(ScoreMatching):
-    """Hybrid score matching: z_t given x₀."""
+    """Hybrid score matching: z_t given x₀.
+
+    Args: as for `ScoreMatching`.
+    """
 
     conditioning: Conditioning = "hsm"
 
-    def start(self, model: ScoreModel, x0: Tensor, generator: torch.Generator | None) -> Tensor:
+    def start(self, model: ScoreModel, x0: Tensor, generator: Generators) -> Tensor:
         return model.process.lift(x0)
 
 
 class DSM(ScoreMatching):
-    """Denoising score matching: z_t given x₀ and a draw of the auxiliary variables."""
+    """Denoising score matching: z_t given x₀ and a draw of the auxiliary variables.
+
+    Args: as for `ScoreMatching`.
+    """
 
     conditioning: Conditioning = "dsm"
 
-    def start(self, model: ScoreModel, x0: Tensor, generator: torch.Generator | None) -> Tensor:
+    def start(self, model: ScoreModel, x0: Tensor, generator: Generators) -> Tensor:
         shape = (len(x0), model.process.k - 1, *x0.shape[1:])
-        noise = torch.randn(shape, dtype=x0.dtype, generator=generator).to(x0.device)
+        noise = standard_normal(shape, generator, x0.dtype).to(x0.device)
         return model.process.lift(x0, model.process.initial_auxiliary(noise))
 
 
@@ -117,15 +240,15 @@ class Denoising(Objective):
         model: ScoreModel,
         x0: Float[Tensor, "B *data"],
         t: Float[Tensor, " B"],
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> Float[Tensor, " B"]:
         """The loss of each sample, averaged over data dimensions. t is not used: the noise levels are drawn here."""
         if model.predicts not in ("denoiser", "x0"):
             raise ValueError(f"Denoising trains predicts='denoiser' or 'x0', not {model.predicts!r}: use HSM or DSM.")
-        normal = torch.randn(len(x0), dtype=torch.float64, generator=generator)
+        normal = standard_normal((len(x0),), generator, torch.float64)
         sigma = (self.P_mean + self.P_std * normal).exp()
         variables = 1 if model.predicts == "denoiser" else model.process.k
-        noise = torch.randn(len(x0), variables, *x0.shape[1:], dtype=x0.dtype, generator=generator).to(x0.device)
+        noise = standard_normal((len(x0), variables, *x0.shape[1:]), generator, x0.dtype).to(x0.device)
         if model.predicts == "denoiser":
             output = model.denoise(x0 + _each(sigma, x0) * noise[:, 0], sigma)
         else:
@@ -158,12 +281,3 @@ class _Clock:
 def _each(numbers: Tensor, like: Tensor) -> Tensor:
     """One number a sample, ready to multiply with data."""
     return numbers.to(like.device, like.dtype).reshape(-1, *[1] * (like.ndim - 1))
-
-
-def _error(model: ScoreModel, kernel: Kernel, x0: Tensor, noise: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
-    output = model.output(z_t, t)
-    if model.predicts in ("x0", "denoiser"):
-        return (output.reshape(x0.shape) - x0).square()
-    if model.predicts == "score":
-        output = -mix(kernel.cholesky.mT, output)
-    return (output - noise[:, -output.shape[1] :]).square()

@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["SeededNoise"]
+__all__ = ["Generators", "SeededNoise", "standard_normal"]
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+"""One generator for all samples, one a sample, or None for the global one."""
+
+
+def standard_normal(
+    shape: tuple[int, ...], generator: Generators = None, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "B ..."]:
+    """ε ~ N(0, I) of shape (B, …), on the CPU.
+
+    With one generator a sample, a sample's noise does not depend on the batch it is in: cut the batch in parts, or
+    spread it over machines, and every sample still gets the same numbers.
+
+    Raises:
+        ValueError: there are several generators, and not B of them.
+    """
+    if generator is None or isinstance(generator, torch.Generator):
+        return torch.randn(shape, dtype=dtype, generator=generator)
+    if len(generator) != shape[0]:
+        raise ValueError(f"one generator a sample is needed: got {len(generator)} for {shape[0]} samples.")
+    noise = torch.empty(shape, dtype=dtype)
+    for row, own in zip(noise, generator, strict=True):
+        torch.randn(row.shape, dtype=dtype, generator=own, out=row)
+    return noise
 
 
 class SeededNoise:

@@ -1,9 +1,13 @@
 """A training run of a second, with everything that could break resumption: dropout, mid-epoch, warm-up, EMA ramp.
 
-As a script it can be killed, slowed down (--pause SECONDS a step) and spread over processes (--devices).
+As a script it can be killed, slowed down (--pause SECONDS a step), spread over processes (--devices, --strategy) and
+cut in parts (--accumulate). With --dropout 0 nothing may depend on how: masks are what each process draws itself.
 """
 
 import argparse
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from psld.data import Digits
+from psld.noise import Generators, standard_normal
 from psld.predictions import ScoreModel
 from psld.processes import VPSDE
 from psld.training import TrainingSettings, train
@@ -18,15 +23,15 @@ from psld.training import TrainingSettings, train
 STEPS = 40
 
 
-def small_network() -> nn.Module:
+def small_network(dropout: float = 0.3) -> nn.Module:
     from psld.networks import UNet
 
     torch.manual_seed(0)
-    return UNet(1, 1, 8, width=8, multipliers=(1,), blocks=1, attention_resolutions=(), dropout=0.3)
+    return UNet(1, 1, 8, width=8, multipliers=(1,), blocks=1, attention_resolutions=(), dropout=dropout)
 
 
-def noise_error(model: ScoreModel, x0: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
-    eps = torch.randn(len(x0), 1, *x0.shape[1:], generator=generator).to(x0)
+def noise_error(model: ScoreModel, x0: Tensor, t: Tensor, generator: Generators) -> Tensor:
+    eps = standard_normal((len(x0), 1, *x0.shape[1:]), generator).to(x0)
     z = model.process.perturb(x0, t, eps)
     return (model.network(z, t.to(z)) - eps).square().flatten(1).mean(1)
 
@@ -47,6 +52,17 @@ def small_run(
     return train(network, VPSDE(), data, loss, "eps", small_settings(**options), run, seed, **of_train)
 
 
+def launched(run: Path, *options: str, python: tuple[str, ...] = (), **environment: str) -> subprocess.Popen:
+    """This file as a script, in a process of its own; `python` options come before it."""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    return subprocess.Popen(
+        [sys.executable, *python, str(Path(__file__)), str(run), *options],
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("run", type=Path)
@@ -55,14 +71,20 @@ def main() -> None:
     parser.add_argument("--checkpoint_every", type=int, default=2)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--strategy", default="auto")
+    parser.add_argument("--accumulate", type=int, default=1)
+    parser.add_argument("--times", default="uniform")
+    parser.add_argument("--dropout", type=float, default=0.3)
     arguments = parser.parse_args()
 
-    def slowly(model: ScoreModel, x0: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
+    def slowly(model: ScoreModel, x0: Tensor, t: Tensor, generator: Generators) -> Tensor:
         time.sleep(arguments.pause)
         return noise_error(model, x0, t, generator)
 
-    names = ("resume", "checkpoint_every", "steps", "devices")
-    small_run(arguments.run, slowly, keep_checkpoints=3, **{name: getattr(arguments, name) for name in names})
+    names = ("resume", "checkpoint_every", "steps", "devices", "nodes", "strategy", "accumulate", "times")
+    options = {name: getattr(arguments, name) for name in names}
+    small_run(arguments.run, slowly, small_network(arguments.dropout), keep_checkpoints=3, **options)
 
 
 if __name__ == "__main__":

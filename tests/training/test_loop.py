@@ -43,6 +43,7 @@ def test_a_run_learns_logs_and_keeps_two_checkpoints(tmp_path):
     assert (last / "config.yaml").read_text() == "steps: 60\n"
     rows = list(csv.DictReader((tmp_path / "run/metrics.csv").open()))
     assert [int(row["step"]) for row in rows] == list(range(5, 61, 5))
+    assert [int(row["images"]) for row in rows] == list(range(80, 961, 80))  # 16 a step
     assert float(rows[0]["loss"]) > 0.9  # the untrained network predicts zero, and E ε² = 1
     assert float(rows[-1]["loss"]) < 0.7
     assert float(rows[0]["learning_rate"]) == pytest.approx(0.5e-2)  # warm-up over 10 steps

@@ -62,6 +62,13 @@ def test_warmup_is_linear():
         (dict(precision="16-mixed"), "'32-true' or 'bf16-mixed': got '16-mixed'"),
         (dict(max_seconds=0.0), "max_seconds must be positive"),
         (dict(devices=3), "16 does not divide among 3"),
+        (dict(nodes=0), "nodes must be at least 1"),
+        (dict(devices=2, nodes=3), "16 does not divide among 6"),
+        (dict(devices=2, accumulate=3), "8 images of a step do not divide into accumulate=3"),
+        (dict(strategy="zero"), "'auto', 'ddp' or 'fsdp': got 'zero'"),
+        (dict(times="sobol"), "'uniform' or 'stratified': got 'sobol'"),
+        (dict(ema_decay=None, ema_half_life=0.0), "ema_half_life must be positive and finite, in images"),
+        (dict(ema_half_life=1e6), "ema_decay=0.9 and ema_half_life=1000000.0 say the same thing twice"),
     ],
 )
 def test_settings_refuse(changes, message):
@@ -73,13 +80,29 @@ def test_metrics_drop_what_a_resumed_run_repeats_and_torn_rows(tmp_path):
     path = tmp_path / "metrics.csv"
     metrics = MetricsFile(path, 0)
     for step in (10, 20, 30):
-        metrics.write(Row(step, 0.1, 1.0, 1e-4, 5.0, float(step)))
+        metrics.write(Row(step, 16 * step, 0.1, 1.0, 1e-4, 5.0, float(step)))
     metrics.close()
     with path.open("a") as file:
         file.write("40,0.2,1")
     metrics = MetricsFile(path, 20)
-    metrics.write(Row(25, 0.3, 1.0, 1e-4, 5.0, 25.0))
+    metrics.write(Row(25, 400, 0.3, 1.0, 1e-4, 5.0, 25.0))
     metrics.close()
     with path.open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["step"], row["loss"]) for row in rows] == [("10", "0.1"), ("20", "0.1"), ("25", "0.3")]
+
+
+def test_half_life_in_images_is_the_same_for_every_batch_size():
+    for batch_size in (16, 64):
+        settings = small_settings(ema_decay=None, ema_half_life=640.0, batch_size=batch_size)
+        assert settings.decay ** (640 / batch_size) == pytest.approx(0.5)
+    assert small_settings(ema_decay=None).decay == 0.9999  # as published
+
+
+def test_metrics_of_an_older_version_keep_their_rows(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,loss,gradient_norm,learning_rate,images_per_second,seconds\n10,0.1,1.0,0.1,5.0,2.0\n")
+    MetricsFile(path, 10).close()
+    with path.open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["step"], row["images"], row["loss"], row["seconds"]) == ("10", "", "0.1", "2.0")

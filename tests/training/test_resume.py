@@ -4,18 +4,16 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from psld.data import Digits
 from psld.training import latest_checkpoint
 from psld.training.checkpoint import Checkpoint, read_checkpoint
 from training import small_run as script
-from training.small_run import STEPS, small_network, small_run
+from training.small_run import STEPS, launched, small_network, small_run
 
 
 @pytest.fixture(scope="module")
@@ -29,16 +27,6 @@ def require_same(got: Checkpoint, want: Checkpoint) -> None:
         assert tensors.keys() == others.keys()
         assert [name for name in tensors if not torch.equal(tensors[name], others[name])] == []
     assert torch.equal(got.state["random"]["cpu"], want.state["random"]["cpu"])
-
-
-def launched(run: Path, *options: str) -> subprocess.Popen:
-    paths = os.pathsep.join(path for path in sys.path if path)
-    return subprocess.Popen(
-        [sys.executable, str(script.__file__), str(run), *options],
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
 
 
 def started(run: Path, *options: str) -> subprocess.Popen:
@@ -120,17 +108,35 @@ def test_resuming_otherwise_is_refused(tmp_path):
         small_run(tmp_path / "run", resume=True, seed=4)
     with pytest.raises(ValueError, match="started with batch_size=16, not 8"):
         small_run(tmp_path / "run", resume=True, batch_size=8)
-    there, given = len(Digits("heldout")), len(Digits("train"))
-    with pytest.raises(ValueError, match=f"started with images={there}, not {given}"):
-        small_run(tmp_path / "run", resume=True, data=Digits("train"))
+    with pytest.raises(ValueError, match="started with accumulate=1, not 2"):
+        small_run(tmp_path / "run", resume=True, accumulate=2)
+    with pytest.raises(ValueError, match="started with images=360, not 100"):
+        small_run(tmp_path / "run", resume=True, data=[torch.zeros(1, 8, 8)] * 100)
 
 
 @pytest.mark.slow
-def test_two_processes_resume_to_the_bit(tmp_path):
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_resume_to_the_bit(tmp_path, strategy):
     for run, steps, options in (("whole", "9", ()), ("parts", "5", ()), ("parts", "9", ("--resume",))):
-        process = launched(tmp_path / run, "--devices", "2", "--steps", steps, *options)
+        process = launched(tmp_path / run, "--devices", "2", "--strategy", strategy, "--steps", steps, *options)
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors.decode()
     whole, parts = (read_checkpoint(latest_checkpoint(tmp_path / run)) for run in ("whole", "parts"))
     require_same(parts, whole)
     assert not torch.equal(*whole.state["random"]["cpu"])  # two ranks, two dropout masks
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_of_two_processes_stops_both_with_a_checkpoint(tmp_path):
+    two = ("--devices", "2", "--steps", "30", "--checkpoint_every", "9")
+    process = started(tmp_path / "stopped", *two, "--pause", "0.1")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert 9 <= read_checkpoint(latest_checkpoint(tmp_path / "stopped")).step < 30
+    for run, options in (("stopped", ("--resume",)), ("whole", ())):
+        process = launched(tmp_path / run, *two, *options)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    stopped, whole = (read_checkpoint(latest_checkpoint(tmp_path / run)) for run in ("stopped", "whole"))
+    require_same(stopped, whole)

@@ -17,7 +17,8 @@ class ExponentialMovingAverage:
     another instance, so no error can leave a network with the wrong weights.
 
     Args:
-        network: whose parameters are averaged, on their device. Buffers are not averaged, they are the network's own.
+        network: whose parameters are averaged, on their device. Of a network in slices each process averages its own.
+            Buffers are not averaged, they are the network's own.
         decay: in [0, 1).
         updates: n so far; for a resumed run.
     """

@@ -44,7 +44,8 @@ class Interval:
         if bad:
             loss, norm = values[bad[0]].tolist()
             raise TrainingDiverged(f"step {self._steps[bad[0]]}: loss {loss}, gradient norm {norm}. {advice}")
-        if not bool(torch.stack([weight.isfinite().all() for weight in weights]).all()):
+        finite = torch.stack([weight.isfinite().all() for weight in weights]).all()
+        if float(self._reduce(finite.float())) < 1.0:  # of slices, each rank sees its own
             raise TrainingDiverged(f"after step {self._steps[-1]} some weights are not finite. {advice}")
 
     def close(self) -> tuple[float, float]:

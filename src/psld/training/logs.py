@@ -17,6 +17,7 @@ class Row:
 
     Attributes:
         step: completed steps.
+        images: images seen, repeats counted: completed steps × batch size.
         loss, gradient_norm: means over the interval; the norm is before clipping.
         learning_rate: of the last step.
         images_per_second: of all devices together.
@@ -24,6 +25,7 @@ class Row:
     """
 
     step: int
+    images: int
     loss: float
     gradient_norm: float
     learning_rate: float
@@ -64,7 +66,11 @@ def _whole_rows(path: Path) -> list[list[str]]:
         return []
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]  # a kill can tear the last row
-    return [row for row in csv.reader(io.StringIO(whole)) if len(row) == len(COLUMNS) and row[0].isdecimal()]
+    reader = csv.DictReader(io.StringIO(whole))
+    width = len(reader.fieldnames or ())
+    rows = [row for row in reader if len([cell for cell in row.values() if cell is not None]) == width]
+    # by name: a run that an older version began may lack a column
+    return [[row.get(name, "") for name in COLUMNS] for row in rows if (row.get("step") or "").isdecimal()]
 
 
 class RunLog:
@@ -73,6 +79,7 @@ class RunLog:
     Args:
         run: the folder of the run.
         start_step, steps: where it starts and ends.
+        batch_size: images a step; the bar counts images.
         tensorboard: write RUN/tensorboard.
         progress: show a bar, if stderr is a terminal.
 
@@ -80,7 +87,7 @@ class RunLog:
         ImportError: tensorboard is asked for and not installed.
     """
 
-    def __init__(self, run: Path, start_step: int, steps: int, tensorboard: bool, progress: bool):
+    def __init__(self, run: Path, start_step: int, steps: int, batch_size: int, tensorboard: bool, progress: bool):
         from tqdm import tqdm
 
         writer = None
@@ -90,16 +97,24 @@ class RunLog:
             writer = SummaryWriter(str(run / "tensorboard"), purge_step=start_step + 1)
         self._metrics, self._writer = MetricsFile(run / "metrics.csv", start_step), writer
         hidden = None if progress else True  # None: shown on terminals only
-        self._bar = tqdm(total=steps, initial=start_step, desc=run.name, unit="step", disable=hidden)
+        self._images = batch_size
+        self._bar = tqdm(
+            total=steps * batch_size,
+            initial=start_step * batch_size,
+            desc=run.name,
+            unit=" images",
+            unit_scale=True,
+            disable=hidden,
+        )
 
     def advance(self) -> None:
         """One more step is done."""
-        self._bar.update()
+        self._bar.update(self._images)
 
     def write(self, row: Row) -> None:
         """Reports a row everywhere."""
         self._metrics.write(row)
-        self._bar.set_postfix(loss=f"{row.loss:.4g}", images_per_second=f"{row.images_per_second:.0f}", refresh=False)
+        self._bar.set_postfix(loss=f"{row.loss:.4g}", step=row.step, refresh=False)
         if self._writer is not None:
             for name in COLUMNS[1:]:
                 self._writer.add_scalar(f"training/{name}", getattr(row, name), row.step)

@@ -29,6 +29,7 @@ from psld.training.checkpoint import (
     require_space,
     write_checkpoint,
 )
+from psld.training.devices import every_rank, launch
 from psld.training.health import Interval
 from psld.training.logs import Row, RunLog
 from psld.training.runs import push_aside, require_startable, settle
@@ -60,10 +61,11 @@ def train(
     """Trains a network in place, and leaves checkpoints, metrics.csv and tensorboard/ in the folder of the run.
 
     Args:
-        network: called as network(z, t); its parameters are trained, on the device that `settings` name.
+        network: called as network(z, t); its parameters are trained, on the device that `settings` name. With "fsdp" it
+            is left in slices: load the checkpoint into another one to use it.
         process: the forward process.
         data: the training set, x₀ without a batch dimension.
-        loss: loss(model, x0, t, generator) -> (B,).
+        loss: loss(model, x0, t, generators) -> (B,), with one generator a sample (psld.noise.standard_normal draws).
         predicts: what the network's output means, as for ScoreModel.
         settings: numbers of the run.
         run: its folder.
@@ -85,7 +87,7 @@ def train(
         OSError: the disk is full, or too full to start; earlier checkpoints are whole.
         SystemExit: 143 after SIGTERM, 130 after SIGINT; a checkpoint was written.
     """
-    run, fabric = Path(run), _launched(settings)
+    run, fabric = Path(run), launch(settings)
     checkpoint = _admitted(run, resume, overwrite, fabric, network, process, data, settings)
     model = partial(ScoreModel, process=process, predicts=predicts, conditioning=conditioning, jitter=jitter)
     session = Session(fabric, network, model, loss, settings, seed, len(data))
@@ -149,21 +151,22 @@ def _train_on(
     signals: StopSignals,
 ) -> Path:
     """From the session's step to the end, the time limit or a signal. Returns the last checkpoint."""
-    interval = Interval(lambda values: _mean_over_ranks(fabric, values))
-    clock = _Clock(session.seconds, session.step)
+    interval = Interval(lambda values: every_rank(fabric, values, "mean"))
+    clock, agreement = _Clock(session.seconds, session.step), _Agreement(fabric, session.step)
     with _log(run, session.step, fabric, settings) as log:
         for x0 in loader:
             interval.add(session.step + 1, *session.advance(x0))
             session.seconds = clock.seconds()
             log_now = session.step % settings.log_every == 0
-            stop = _stops(fabric, session, settings, signals, log_now)
+            stop = agreement.stops(session, settings, signals)
             save_now = stop or session.step % settings.checkpoint_every == 0
             if log_now or save_now:
                 interval.check(session.weights(), _advice(run, settings))
             if log_now or stop:
                 loss, norm = interval.close()
+                images = settings.batch_size * session.step
                 speed = settings.batch_size * clock.steps_per_second(session.step)
-                log.write(Row(session.step, loss, norm, session.rate, speed, session.seconds))
+                log.write(Row(session.step, images, loss, norm, session.rate, speed, session.seconds))
             log.advance()
             if save_now:
                 _save(session, fabric, settings, run, config_text)
@@ -185,20 +188,34 @@ def _is_done(session: Session, settings: TrainingSettings) -> bool:
     return out_of_time or session.step >= settings.steps
 
 
-def _stops(fabric: Fabric, session: Session, settings: TrainingSettings, signals: StopSignals, agree_now: bool) -> bool:
-    """Whether this step is the last one. Several ranks compare clocks and signals only when `agree_now`."""
-    last = session.step >= settings.steps
-    stop = bool(signals.received) or _is_done(session, settings)
-    if fabric.world_size == 1 or last:
-        return stop
-    if not agree_now:
-        return False
-    received = fabric.all_reduce(
-        torch.tensor([float(stop), float(signals.received)], device=fabric.device), reduce_op="max"
-    )
-    assert isinstance(received, Tensor)
-    signals.received = int(received[1])
-    return bool(received[0])
+class _Agreement:
+    """Whether a step is the last one. Several ranks compare clocks and signals about once a second, not every step.
+
+    Args:
+        fabric: of the ranks.
+        step: completed steps.
+    """
+
+    def __init__(self, fabric: Fabric, step: int):
+        self._fabric = fabric
+        self._compared, self._next = (step, time.monotonic()), step + 1
+
+    def stops(self, session: Session, settings: TrainingSettings, signals: StopSignals) -> bool:
+        """The same answer on every rank; `signals` hold what any of them received."""
+        if session.step >= settings.steps:
+            return True
+        stop = bool(signals.received) or _is_done(session, settings)
+        if self._fabric.world_size == 1:
+            return stop
+        if session.step < self._next:
+            return False
+        (old_step, then), now = self._compared, time.monotonic()
+        wait = min(1000.0, max(1.0, (session.step - old_step) / max(now - then, 1e-3)))  # steps in a second
+        mine = torch.tensor([float(stop), float(signals.received), wait], device=self._fabric.device)
+        agreed, received, wait = every_rank(self._fabric, mine, "max").tolist()
+        self._compared, self._next = (session.step, now), session.step + int(wait)
+        signals.received = int(received)
+        return bool(agreed)
 
 
 class _Clock:
@@ -218,14 +235,6 @@ class _Clock:
 
 
 # -- setting up --------------------------------------------------------------------------------------------------------
-
-
-def _launched(settings: TrainingSettings) -> Fabric:
-    from lightning.fabric import Fabric
-
-    fabric = Fabric(accelerator=settings.accelerator, devices=settings.devices, precision=settings.precision)
-    fabric.launch()
-    return fabric
 
 
 def _loader(
@@ -254,16 +263,8 @@ def _log(run: Path, start_step: int, fabric: Fabric, settings: TrainingSettings)
         yield _Silence()
         return
     run.mkdir(parents=True, exist_ok=True)
-    with RunLog(run, start_step, settings.steps, settings.tensorboard, settings.progress) as log:
+    with RunLog(run, start_step, settings.steps, settings.batch_size, settings.tensorboard, settings.progress) as log:
         yield log
-
-
-def _mean_over_ranks(fabric: Fabric, values: Tensor) -> Tensor:
-    if fabric.world_size == 1:
-        return values
-    reduced = fabric.all_reduce(values, reduce_op="mean")
-    assert isinstance(reduced, Tensor)
-    return reduced
 
 
 def _advice(run: Path, settings: TrainingSettings) -> str:

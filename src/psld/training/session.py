@@ -1,13 +1,14 @@
 """Everything that changes during training, in one place: what a checkpoint saves and a resume restores.
 
-A step is a pure function of the weights, the optimizer's state, the global random state (dropout) and (seed, step,
-rank): times and noise come from a generator made anew for every step. So a run that is resumed repeats bit for bit.
+A step is a pure function of the weights, the optimizer's state, the global random state (dropout) and (seed, step):
+the time and the noise of an image depend on (seed, step, its position in the batch of all ranks). So a run that is
+resumed repeats bit for bit, and one that is spread over more devices or cut in parts takes the same steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from psld.data.order import derived_seed
 from psld.predictions import ScoreModel
 from psld.training.checkpoint import Checkpoint, CheckpointError
+from psld.training.devices import gathered, of_all_ranks, own_part, part_like, whole
 from psld.training.ema import ExponentialMovingAverage
 from psld.training.settings import TrainingSettings
 
@@ -24,8 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Loss", "Session"]
 
-Loss = Callable[[ScoreModel, Tensor, Tensor, torch.Generator], Tensor]
-"""loss(model, x0 (B, *data), t (B,) float64 on the CPU, generator) -> (B,), one number a sample."""
+Loss = Callable[[ScoreModel, Tensor, Tensor, Sequence[torch.Generator]], Tensor]
+"""loss(model, x0 (B, *data), t (B,) float64 on the CPU, generators) -> (B,), one number a sample.
+
+There is one generator a sample; `psld.noise.standard_normal(shape, generators)` draws with them.
+"""
 
 
 class Session:
@@ -37,7 +42,7 @@ class Session:
         score_model: makes a ScoreModel of the network as it was set up.
         loss: one number a sample.
         settings, seed: of the run.
-        images: length of the training set, on which the order depends.
+        length: items in the data set.
 
     Attributes:
         step: completed steps.
@@ -53,26 +58,43 @@ class Session:
         loss: Loss,
         settings: TrainingSettings,
         seed: int,
-        images: int,
+        length: int,
     ):
         self.step, self.seconds, self.rate = 0, 0.0, 0.0
         self.network = network
         self._fabric, self._loss, self._settings, self._seed = fabric, loss, settings, seed
-        self._images = images
+        self._length = length
         network.train()
+        self._wrapped = fabric.setup_module(network)  # first: it may slice the parameters that the others keep
         self._optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-        self._wrapped, self._stepper = fabric.setup(network, self._optimizer)
+        self._stepper = cast(torch.optim.Optimizer, fabric.setup_optimizers(self._optimizer))
         self._model = score_model(self._wrapped)
-        self._average = ExponentialMovingAverage(network, settings.ema_decay)
+        self._average = ExponentialMovingAverage(network, settings.decay)
+        self._generators = [torch.Generator() for _ in range(settings.batch_size // fabric.world_size)]
         torch.manual_seed(derived_seed(seed, "global", fabric.global_rank))
 
-    def losses(self, x0: Float[Tensor, "B *data"]) -> Float[Tensor, " B"]:
-        """The losses of the coming step."""
-        settings, rank = self._settings, self._fabric.global_rank
-        generator = torch.Generator().manual_seed(derived_seed(self._seed, "noise", self.step, rank))
-        uniform = torch.rand(len(x0), generator=generator, dtype=torch.float64)
-        t = settings.t_min + (self._model.process.T - settings.t_min) * uniform
-        return self._loss(self._model, self._fabric.to_device(x0), t, generator)
+    def _draws(self) -> tuple[Float[Tensor, " B"], list[torch.Generator]]:
+        """Times and generators of this rank's images in the coming step: those of its positions among all ranks'."""
+        settings, count = self._settings, self._settings.batch_size
+        step_generator = torch.Generator().manual_seed(derived_seed(self._seed, "noise", self.step))
+        if settings.times == "stratified":
+            offset = torch.rand(1, generator=step_generator, dtype=torch.float64)
+            uniform = (offset + torch.arange(count, dtype=torch.float64) / count) % 1.0
+        else:
+            uniform = torch.rand(count, generator=step_generator, dtype=torch.float64)
+        seeds = torch.randint(2**62, (count,), generator=step_generator)
+        own = slice(self._fabric.global_rank, None, self._fabric.world_size)  # as ShuffledBatches deals them out
+        for generator, image_seed in zip(self._generators, seeds[own].tolist(), strict=True):
+            generator.manual_seed(image_seed)
+        return settings.t_min + (self._model.process.T - settings.t_min) * uniform[own], self._generators
+
+    def _parts(self, x0: Float[Tensor, "B *data"]) -> Iterator[tuple[Tensor, Tensor, list[torch.Generator]]]:
+        """This rank's images with times and generators, in `accumulate` parts, on the device."""
+        t, generators = self._draws()
+        size = len(x0) // self._settings.accumulate
+        for first in range(0, len(x0), size):
+            part = slice(first, first + size)
+            yield self._fabric.to_device(x0[part]), t[part], generators[part]
 
     @torch.no_grad()
     def rehearse(self, x0: Float[Tensor, "B *data"]) -> None:
@@ -85,9 +107,10 @@ class Session:
             raise ValueError("the data hold NaN or infinity (seen in the first batch): remove or repair such images.")
         device = self._fabric.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            losses = self.losses(x0)
-        if losses.shape != x0.shape[:1]:
-            raise ValueError(f"the loss must be one number a sample, ({len(x0)},): got shape {tuple(losses.shape)}.")
+            image, t, generators = next(self._parts(x0))
+            losses = self._loss(self._model, image, t, generators)
+        if losses.shape != t.shape:
+            raise ValueError(f"the loss must be one number a sample, ({len(t)},): got shape {tuple(losses.shape)}.")
         if not bool(losses.isfinite().all()):
             raise ValueError(
                 "the loss of the first batch is not finite before any training: check network, process and t_min."
@@ -99,8 +122,13 @@ class Session:
         self.rate = settings.learning_rate_at(self.step + 1)
         for group in self._optimizer.param_groups:
             group["lr"] = self.rate
-        loss = self.losses(x0).mean()
-        self._fabric.backward(loss)
+        total = torch.zeros((), device=self._fabric.device)
+        for number, (images, t, generators) in enumerate(self._parts(x0), start=1):
+            # gradients are summed over the parts, and averaged over the ranks after the last one
+            with self._fabric.no_backward_sync(self._wrapped, enabled=number < settings.accumulate):
+                loss = self._loss(self._model, images, t, generators).sum() / len(x0)
+                self._fabric.backward(loss)
+            total += loss.detach()
         norm = self._fabric.clip_gradients(
             self._wrapped, self._stepper, max_norm=settings.clip_norm, error_if_nonfinite=False
         )
@@ -109,24 +137,35 @@ class Session:
         self._average.update()
         self.step += 1
         assert norm is not None  # it is, whenever max_norm is given
-        return loss.detach(), norm
+        return total, gathered(norm)
 
     def weights(self) -> list[Tensor]:
-        return list(self.network.parameters())
+        """What this rank holds of them."""
+        return [own_part(parameter.detach()) for parameter in self.network.parameters()]
 
     def checkpoint(self, config_text: str) -> Checkpoint:
-        """The present state. Every rank must call it; all get the same."""
+        """The present state. Every rank must call it; the first gets it whole, and only that one is to be used."""
         random = {"cpu": torch.get_rng_state()}
         if self._fabric.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self._fabric.device)
-        random = {name: self._of_all_ranks(state) for name, state in random.items()}
+        random = {name: of_all_ranks(self._fabric, state) for name, state in random.items()}
+        first = self._fabric.is_global_zero
+        weights, averages = (
+            {name: whole(tensor, first) for name, tensor in state.items()}
+            for state in (self.network.state_dict(), self._average.state_dict())
+        )
+        optimizer = self._optimizer.state_dict()
+        moments = {
+            index: {name: whole(value, first) for name, value in entries.items()}
+            for index, entries in optimizer["state"].items()
+        }
         state = {
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": optimizer | {"state": moments},
             "random": random,
             "seconds": self.seconds,
             "repeats": self._repeats(),
         }
-        return Checkpoint(self.step, self.network.state_dict(), self._average.state_dict(), state, config_text)
+        return Checkpoint(self.step, weights, averages, state, config_text)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continues from a checkpoint.
@@ -138,12 +177,13 @@ class Session:
         state, rank, device = checkpoint.state, self._fabric.global_rank, self._fabric.device
         try:
             for name, now in self._repeats().items():
-                then = state["repeats"].get(name, now)  # runs begun before images were recorded lack them
-                if then != now:
-                    raise ValueError(f"the run was started with {name}={then}, not {now}: resume with that.")
-            self.network.load_state_dict(dict(checkpoint.weights))
-            self._average.load_state_dict(checkpoint.averages)
-            self._optimizer.load_state_dict(state["optimizer"])
+                before = state["repeats"].get(name, now)  # older checkpoints do not say all of them
+                if before != now:
+                    raise ValueError(f"the run was started with {name}={before}, not {now}: resume with that.")
+            own = self.network.state_dict()
+            self.network.load_state_dict({name: part_like(t, own[name]) for name, t in checkpoint.weights.items()})
+            self._average.load_state_dict({name: part_like(t, own[name]) for name, t in checkpoint.averages.items()})
+            self._optimizer.load_state_dict(self._sliced_moments(state["optimizer"]))
             self.step, self.seconds = checkpoint.step, state["seconds"]
             # Clones: torch 2.13 crashes on a state that is a view with an offset.
             torch.set_rng_state(state["random"]["cpu"][rank].clone())
@@ -155,19 +195,26 @@ class Session:
             ) from error
         self._average.updates = checkpoint.step
 
-    def _of_all_ranks(self, state: Tensor) -> Tensor:
-        """(ranks, …)"""
-        if self._fabric.world_size == 1:
-            return state[None]
-        gathered = self._fabric.all_gather(state)
-        assert isinstance(gathered, Tensor)
-        return gathered.cpu()
+    def _sliced_moments(self, optimizer: dict[str, Any]) -> dict[str, Any]:
+        """The optimizer's state, its moments cut as the parameters are; they come in the same order."""
+        parameters = list(self.network.parameters())
+        moments = {
+            index: {
+                name: part_like(value, parameters[index]) if value.shape == parameters[index].shape else value
+                for name, value in entries.items()
+            }
+            for index, entries in optimizer["state"].items()
+        }
+        return optimizer | {"state": moments}
 
-    def _repeats(self) -> dict[str, int]:
+    def _repeats(self) -> dict[str, int | str]:
         """What must stay as it was for a resumed run to repeat the uninterrupted one."""
+        settings = self._settings
         return {
             "seed": self._seed,
-            "batch_size": self._settings.batch_size,
+            "batch_size": settings.batch_size,
+            "accumulate": settings.accumulate,
+            "times": settings.times,
             "devices": self._fabric.world_size,
-            "images": self._images,
+            "images": self._length,
         }

@@ -6,10 +6,18 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Precision", "TrainingSettings"]
+__all__ = ["Precision", "Strategy", "Times", "TrainingSettings"]
 
 Precision = Literal["32-true", "bf16-mixed"]
 """float32 throughout, or the network under bfloat16 autocast. Not float16: its loss scaling skips steps."""
+
+Strategy = Literal["auto", "ddp", "fsdp"]
+"""The network whole in every process, or in slices. "auto" is "ddp" for several processes."""
+
+Times = Literal["uniform", "stratified"]
+"""Independent times; or u, u + 1/B, u + 2/B, … (mod 1) with one u for all B images of a step, each still uniform."""
+
+PUBLISHED_DECAY = 0.9999
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,14 +26,22 @@ class TrainingSettings:
 
     Attributes:
         steps: optimizer steps of the whole run.
-        batch_size: images a step, all devices together.
+        batch_size: images a step, all devices and all parts of it together.
+        accumulate: parts that the batch of a device is cut into, run one after the other: memory for time. The step is
+            that of the whole batch.
         learning_rate: of Adam, after warm-up.
         warmup_steps: the learning rate rises linearly over these; 0 for none.
         clip_norm: gradients are scaled down to this norm; math.inf for none.
-        ema_decay: of the average of the weights; ramps up as min(ema_decay, (1 + n) / (10 + n)) after n steps.
-        t_min: times are drawn uniformly from [t_min, T].
+        ema_decay: of the average of the weights, a step; ramps up as min(decay, (1 + n) / (10 + n)) after n steps.
+            0.9999 unless a half-life is given.
+        ema_half_life: instead, the number of images after which a weight counts half: decay = ½^(batch_size / it). The
+            same for every batch size.
+        t_min: times are in [t_min, T].
+        times: "uniform", or "stratified" over the batch of a step, which lowers the variance of the gradient.
         precision: "32-true" or "bf16-mixed".
-        accelerator, devices: as in Lightning Fabric: "auto", "cpu", "cuda", "mps"; how many.
+        accelerator: as in Lightning Fabric: "auto", "cpu", "cuda", "mps".
+        devices, nodes: how many on each machine, and machines. Under torchrun and SLURM, what was started there.
+        strategy: "ddp": every process has the network; "fsdp": each a slice of it; "auto".
         log_every: steps between rows of metrics.csv, which is also how soon a loss that is not finite is noticed.
         checkpoint_every: steps between checkpoints; there is one at the end in any case.
         keep_checkpoints: how many of the newest are kept.
@@ -40,14 +56,19 @@ class TrainingSettings:
 
     steps: int
     batch_size: int = 128
+    accumulate: int = 1
     learning_rate: float = 2e-4
     warmup_steps: int = 5000
     clip_norm: float = 1.0
-    ema_decay: float = 0.9999
+    ema_decay: float | None = None
+    ema_half_life: float | None = None
     t_min: float = 1e-5
+    times: Times = "uniform"
     precision: Precision = "32-true"
     accelerator: str = "auto"
     devices: int = 1
+    nodes: int = 1
+    strategy: Strategy = "auto"
     log_every: int = 100
     checkpoint_every: int = 5000
     keep_checkpoints: int = 2
@@ -57,7 +78,8 @@ class TrainingSettings:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "devices", "log_every", "checkpoint_every", "keep_checkpoints"):
+        counts = ("steps", "batch_size", "accumulate", "devices", "nodes")
+        for name in (*counts, "log_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1: got {getattr(self, name)}.")
         for name in ("warmup_steps", "num_workers"):
@@ -67,18 +89,46 @@ class TrainingSettings:
             raise ValueError(f"learning_rate must be positive and finite: got {self.learning_rate}.")
         if not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be positive: got {self.clip_norm}. For no clipping: .inf")
-        if not 0 <= self.ema_decay < 1:
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1): got {self.ema_decay}.")
+        if self.ema_half_life is not None and not 0 < self.ema_half_life < math.inf:
+            raise ValueError(f"ema_half_life must be positive and finite, in images: got {self.ema_half_life}.")
+        if self.ema_decay is not None and self.ema_half_life is not None:
+            raise ValueError(
+                f"ema_decay={self.ema_decay} and ema_half_life={self.ema_half_life} say the same thing twice: "
+                "give one, and null (None) for the other."
+            )
         if not 0 < self.t_min < 1:
             raise ValueError(f"t_min must be in (0, 1): got {self.t_min}. At t = 0 there is no noise to learn from.")
         if self.precision not in ("32-true", "bf16-mixed"):
             raise ValueError(f"precision must be '32-true' or 'bf16-mixed': got {self.precision!r}.")
+        if self.strategy not in ("auto", "ddp", "fsdp"):
+            raise ValueError(f"strategy must be 'auto', 'ddp' or 'fsdp': got {self.strategy!r}.")
+        if self.times not in ("uniform", "stratified"):
+            raise ValueError(f"times must be 'uniform' or 'stratified': got {self.times!r}.")
         if self.max_seconds is not None and not self.max_seconds > 0:
             raise ValueError(f"max_seconds must be positive, or None for no limit: got {self.max_seconds}.")
-        if self.batch_size % self.devices:
+        if self.batch_size % self.ranks:
             raise ValueError(
-                f"batch_size is of all devices together: {self.batch_size} does not divide among {self.devices}."
+                f"batch_size is of all devices together: {self.batch_size} does not divide among {self.ranks}."
             )
+        if self.batch_size // self.ranks % self.accumulate:
+            raise ValueError(
+                f"a device's {self.batch_size // self.ranks} images of a step do not divide into "
+                f"accumulate={self.accumulate} parts."
+            )
+
+    @property
+    def ranks(self) -> int:
+        """Processes, one a device."""
+        return self.devices * self.nodes
+
+    @property
+    def decay(self) -> float:
+        """Of the average of the weights, a step."""
+        if self.ema_half_life is not None:
+            return 0.5 ** (self.batch_size / self.ema_half_life)
+        return PUBLISHED_DECAY if self.ema_decay is None else self.ema_decay
 
     def learning_rate_at(self, step: int) -> float:
         """Of step `step`, counted from 1: linear from learning_rate / warmup_steps, then constant."""

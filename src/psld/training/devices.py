@@ -1,0 +1,146 @@
+"""Devices: how processes find each other, how a network is shared among them, and how tensors get whole again.
+
+Processes are started by Fabric (one a device), by torchrun or by SLURM; Fabric sees which. With "ddp" each has the
+whole network and gradients are averaged. With "fsdp" each has a slice of every parameter, of its gradient, its moments
+and its average (torch's fully_shard), and the slices are gathered where they are needed. What is element-wise, Adam
+and the moving average, works on slices as it does on whole tensors.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from psld.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+    from lightning.fabric.strategies.strategy import Strategy
+    from torch.distributed.device_mesh import DeviceMesh
+
+__all__ = ["every_rank", "gathered", "launch", "of_all_ranks", "own_part", "part_like", "whole"]
+
+
+def launch(settings: TrainingSettings) -> Fabric:
+    """The processes of a run, connected. Returns in each of them.
+
+    Raises:
+        ValueError: torchrun or SLURM started another number of processes than the settings say.
+    """
+    from lightning.fabric import Fabric
+
+    _require_started(settings)
+    fabric = Fabric(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        strategy=_strategy(settings),
+        precision=settings.precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def _strategy(settings: TrainingSettings) -> str | Strategy:
+    if settings.strategy != "fsdp":
+        return settings.strategy
+    from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
+
+    return ModelParallelStrategy(_shard, data_parallel_size=settings.ranks, tensor_parallel_size=1)
+
+
+def _require_started(settings: TrainingSettings) -> None:
+    """A single-process run of many processes would write the same folder from all of them."""
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    for environment, name, variable in (
+        (TorchElasticEnvironment, "torchrun", "WORLD_SIZE"),
+        (SLURMEnvironment, "SLURM", "SLURM_NTASKS"),
+    ):
+        if environment.detect():
+            started = int(os.environ.get(variable, 1))
+            if started != settings.ranks:
+                raise ValueError(
+                    f"{name} started {started} processes, and the settings say devices={settings.devices} on each of "
+                    f"nodes={settings.nodes}: set training.devices and training.nodes to what was started."
+                )
+            return
+
+
+def _shard(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """Each block is gathered when it runs and dropped after it; what is in no block is gathered with the root."""
+    from torch.distributed.fsdp import fully_shard
+
+    # in-place changes of a network's output would be lost; there are none here
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+    data_parallel = mesh["data_parallel"]
+    _same_everywhere(network.to(mesh.device_type))
+    for module in reversed(list(network.modules())):  # inner blocks before those around them
+        for block in module.children() if isinstance(module, nn.ModuleList) else ():
+            if not isinstance(block, nn.ModuleList | nn.ModuleDict) and any(True for _ in block.parameters()):
+                fully_shard(block, mesh=data_parallel)
+    fully_shard(network, mesh=data_parallel, reshard_after_forward=True)
+    return network
+
+
+@torch.no_grad()
+def _same_everywhere(network: nn.Module) -> None:
+    """All start from the weights of the first rank, as under DDP."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        torch.distributed.broadcast(tensor.detach(), src=0)
+
+
+# -- tensors that are, or are not, in slices ---------------------------------------------------------------------------
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """The slice that this process holds; the tensor itself if it is whole. No copy."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """The whole tensor, on the device. Of a sliced one every rank must ask."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor, keep: bool) -> Tensor:
+    """The whole tensor, on the CPU. Of a sliced one every rank must ask; those that do not `keep` it get nothing."""
+    full = gathered(tensor.detach())
+    return full.cpu() if keep else torch.empty(0)
+
+
+def part_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, cut and placed as `like` is; without communication."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(like, DTensor):
+        return tensor
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def every_rank(fabric: Fabric, tensor: Tensor, combine: str) -> Tensor:
+    """Element-wise "mean" or "max" over the ranks; all of them get the same."""
+    if fabric.world_size == 1:
+        return tensor
+    combined = fabric.all_reduce(tensor, reduce_op=combine)
+    assert isinstance(combined, Tensor)
+    return combined
+
+
+def of_all_ranks(fabric: Fabric, tensor: Tensor) -> Tensor:
+    """(ranks, …) on the CPU, of a tensor of the same shape on every rank."""
+    if fabric.world_size == 1:
+        return tensor.cpu()[None]
+    own = tensor.to(fabric.device)
+    received = [torch.empty_like(own) for _ in range(fabric.world_size)]
+    torch.distributed.all_gather(received, own)
+    return torch.stack(received).cpu()
