@@ -119,12 +119,12 @@ def whole(tensor: Tensor, keep: bool) -> Tensor:
 
 
 def part_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, cut and placed as `like` is; without communication."""
+    """A whole tensor, cut and placed as `like` is. Of a sliced one every rank must ask, in the same order."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if not isinstance(like, DTensor):
         return tensor
-    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
 
 
 def every_rank(fabric: Fabric, tensor: Tensor, combine: str) -> Tensor:
