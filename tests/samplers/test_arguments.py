@@ -183,3 +183,21 @@ def test_noise_is_drawn_where_it_is_declared(sampler, calls):
     moved = float((ends[0] - ends[1]).abs().max()) > 1e-8
     fresh = isinstance(sampler, Projected) and not sampler.solver.stochastic  # to the exact score it is no noise
     assert moved == (sampler.stochastic and not fresh)
+
+
+@pytest.mark.parametrize(
+    "sampler, calls", SAMPLERS, ids=lambda value: repr(value) if isinstance(value, Sampler) else ""
+)
+def test_a_grid_may_have_one_step(sampler, calls):
+    result = sampler.sample(DATA.model(PSLD()), (3,), Grid(GRID.times[[0, -1]]), seeds=range(2))
+    assert result.nfe.tolist() == [calls + 1] * 2 and result.x.isfinite().all()
+
+
+def test_the_first_step_is_of_order_one():
+    one_step = Grid(GRID.times[[0, -1]])
+    first, *others = (
+        sampler.sample(DATA.model(PSLD()), (3,), one_step, seeds=range(2)).z
+        for sampler in (Exponential(1), Exponential(2), Exponential(3), GDDIM(2), GDDIM(3), PredictorCorrector(2))
+    )
+    for other in others:
+        torch.testing.assert_close(other, first, rtol=1e-9, atol=1e-9)

@@ -205,6 +205,8 @@ def past_weights(
     groups = []
     for count in range(1, order + 1):  # how many evaluations there are: 1, 2 … in the first steps, then `order`
         rows = torch.arange(count - 1, len(t))[: None if count == order else 1]
+        if not len(rows):  # a grid of fewer steps
+            break
         nodes = [clock[rows - j] for j in range(count)]
         if ahead:
             nodes.insert(1, clock_s[rows])
