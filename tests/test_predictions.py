@@ -7,7 +7,7 @@ from torch import nn
 import laws
 from psld import exact
 from psld.kernels import mix
-from psld.predictions import Prediction, ScoreModel
+from psld.predictions import Clamped, Prediction, ScoreModel
 from psld.processes import CLD, PSLD, VESDE, VPSDE, HigherOrderLangevin, SubVPSDE
 
 PROCESSES = [VPSDE(), CLD(), PSLD(0.01), PSLD(0.25), HigherOrderLangevin(3), VESDE(), SubVPSDE()]
@@ -164,3 +164,20 @@ def test_condition_reaches_the_network():
     model = ScoreModel(lambda z, t, label: label[:, None, None].expand_as(z), VPSDE(), "score")
     label = torch.arange(5, dtype=torch.float64)
     assert torch.equal(model(states(VPSDE()), TIMES, label=label).score[:, 0, 0], label)
+
+
+@pytest.mark.parametrize("process", [VPSDE(), CLD(), PSLD(0.25)], ids=repr)
+def test_a_clamped_model_moves_only_what_is_outside(process):
+    """x̂₀ is cut at the range, and ε and score are those of the cut x̂₀."""
+    z = torch.randn(5, process.k, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    wild = torch.tensor([[-3.0, 0.2, 0.9]] * 5, dtype=torch.float64)
+    model = Clamped(ScoreModel(lambda z, t: wild[:, None], process, "x0")).tabulate(torch.tensor([0.5]).double())
+    prediction = model(z, 0.5)
+    held = torch.tensor([-1.0, 0.2, 0.9], dtype=torch.float64)
+    assert torch.equal(prediction.x0, held.expand(5, 3))
+    kernel = process.marginal(0.5)
+    residual = z - kernel.mean_map[:, 0][None, :, None] * held
+    expected = -torch.einsum("ij,bjc->bic", torch.linalg.inv(kernel.covariance), residual)
+    torch.testing.assert_close(prediction.score, expected, rtol=1e-9, atol=1e-9)
+    with pytest.raises(ValueError, match="low must be below high"):
+        Clamped(model, 1.0, -1.0)

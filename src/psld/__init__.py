@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from psld.grids import Grid
     from psld.kernels import Kernel
-    from psld.predictions import Prediction, ScoreModel
+    from psld.predictions import Clamped, Prediction, ScoreModel
     from psld.processes import CLD, EDM, PSLD, VESDE, VPSDE, HigherOrderLangevin, Process, SubVPSDE
     from psld.recipe import LinearRecipe, Recipe, RecipeError, RecipeReport
     from psld.samplers import (
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _HOME = {
     "psld.grids": ("Grid",),
     "psld.kernels": ("Kernel",),
-    "psld.predictions": ("Prediction", "ScoreModel"),
+    "psld.predictions": ("Clamped", "Prediction", "ScoreModel"),
     "psld.processes": ("CLD", "EDM", "PSLD", "VESDE", "VPSDE", "HigherOrderLangevin", "Process", "SubVPSDE"),
     "psld.recipe": ("LinearRecipe", "Recipe", "RecipeError", "RecipeReport"),
     "psld.samplers": (
@@ -82,6 +82,7 @@ __all__ = [
     "VESDE",
     "VPSDE",
     "Ancestral",
+    "Clamped",
     "Conjugate",
     "ConjugateOBA",
     "ConjugateVerlet",

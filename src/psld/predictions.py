@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from psld.kernels import Kernel, mix, outer
 from psld.processes import Conditioning, Process, Times, statistic_weights
 
-__all__ = ["Prediction", "Predicts", "ScoreModel"]
+__all__ = ["Clamped", "Prediction", "Predicts", "ScoreModel"]
 
 Predicts = Literal["eps", "score", "x0", "denoiser"]
 
@@ -186,6 +186,34 @@ class ScoreModel:
                 f"a network that predicts {self.predicts} under {self.process!r} must return shape "
                 f"{' or '.join(map(str, shapes))}: got {tuple(out.shape)}."
             )
+
+
+class Clamped(ScoreModel):
+    """A model whose x̂₀ is held within the range of the data; score and ε follow it.
+
+    An error of ε is σ(t) times as large in x̂₀, and phase-space processes begin at σ(T) in the hundreds: what a trained
+    network says there is often far outside the data, and a sampler of few steps does not recover from it.
+
+    Args:
+        model: any model.
+        low, high: the range; [−1, 1] for images.
+
+    Raises:
+        ValueError: low is not below high.
+    """
+
+    def __init__(self, model: ScoreModel, low: float = -1.0, high: float = 1.0):
+        if not low < high:
+            raise ValueError(f"low must be below high: got [{low}, {high}].")
+        super().__init__(model.network, model.process, model.predicts, model.conditioning, model.jitter)
+        self.model, self.low, self.high = model, low, high
+
+    def tabulate(self, times: Float[Tensor, " n"]) -> Clamped:
+        return Clamped(self.model.tabulate(times), self.low, self.high)
+
+    def __call__(self, z: Float[Tensor, "B k *data"], t: Times, **condition: Any) -> Prediction:
+        prediction = self.model(z, t, **condition)
+        return Prediction(z, prediction.kernel, x0=prediction.x0.clamp(self.low, self.high))
 
 
 def _posterior_mean(kernel: Kernel, z: Tensor, eps: Tensor) -> Tensor:

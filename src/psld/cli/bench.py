@@ -17,7 +17,7 @@ from psld.data import Digits
 from psld.evaluation import energy_distance, frechet_distance
 from psld.evaluation.pictures import atomic_file
 from psld.exact import Empirical, GaussianMixture
-from psld.predictions import ScoreModel
+from psld.predictions import Clamped, ScoreModel
 from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin, Process
 from psld.tuning import Judge
 
@@ -57,6 +57,7 @@ def parser() -> ArgumentParser:
     )
     options.add_argument("--only", type=str, nargs="+", default=[], help="samplers whose name holds one of these")
     options.add_argument("--checkpoint", type=str, default=None, help="run folder; its process takes the others' place")
+    options.add_argument("--clamp", type=bool, default=True, help="hold x̂₀ of a trained network within [−1, 1]")
     options.add_argument("--device", type=str, default="cpu", help="cpu, cuda …")
     return options
 
@@ -72,11 +73,11 @@ def run(arguments: list[str]) -> int:
             f"got {config.nfe}, {config.num}, {config.exact}."
         )
     out = Path(config.out)
-    settings = {"data": config.data, "num": config.num, "exact": config.exact, "checkpoint": config.checkpoint}
+    settings = {name: config[name] for name in ("data", "num", "exact", "checkpoint", "clamp")}
     claim(out, settings)
     rows = read_rows(out)
     done = {(row.process, row.sampler, row.budget) for row in rows}
-    for model, shape in models(config.data, config.checkpoint, config.processes, config.device):
+    for model, shape in models(config):
         wanted = [
             cell
             for nfe in config.nfe
@@ -121,15 +122,14 @@ def known_data(name: str) -> GaussianMixture:
     return GaussianMixture(torch.stack([angles.cos(), angles.sin()], 1), COMPONENT_STD)
 
 
-def models(
-    data: str, checkpoint: str | None, processes: list[str], device: str
-) -> Iterator[tuple[ScoreModel, tuple[int, ...]]]:
+def models(config) -> Iterator[tuple[ScoreModel, tuple[int, ...]]]:
     """Exact models of each process, or the one trained model."""
-    if checkpoint is not None:
-        yield load_model(checkpoint, device=device)
+    if config.checkpoint is not None:
+        model, shape = load_model(config.checkpoint, device=config.device)
+        yield Clamped(model) if config.clamp else model, shape
         return
-    known = known_data(data)
-    for name in processes:
+    known = known_data(config.data)
+    for name in config.processes:
         yield known.model(PROCESSES[name]), known.data_shape
 
 

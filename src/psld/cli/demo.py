@@ -27,7 +27,7 @@ from psld.evaluation import (
 )
 from psld.evaluation.pictures import atomic_file
 from psld.noise import SeededNoise
-from psld.predictions import ScoreModel
+from psld.predictions import Clamped, ScoreModel
 from psld.samplers import SSCS, EulerMaruyama, Exponential, PredictorCorrector, Sampler
 
 __all__ = ["run"]
@@ -61,7 +61,8 @@ def run(arguments: list[str]) -> int:
     trained = time.monotonic()
 
     print(f"sampling {SAMPLES} images with each of four samplers, then measuring", flush=True)
-    model, shape = load_model(folder)
+    network, shape = load_model(folder)
+    model = Clamped(network)
     fast, paper = grids.optimised(model.process, NFE), grids.quadratic(model.process, NFE)
     samplers: dict[str, tuple[Sampler, grids.Grid]] = {
         f"exponential, η = 1, optimised grid, NFE {NFE}": (Exponential(order=2, eta=1.0), fast),

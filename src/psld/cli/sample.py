@@ -20,7 +20,7 @@ from psld.comparison import GRIDS, make_grid
 from psld.evaluation import save_grid, save_images
 from psld.evaluation.pictures import atomic_file, load_images
 from psld.grids import Grid
-from psld.predictions import ScoreModel
+from psld.predictions import Clamped, ScoreModel
 from psld.processes import Process
 from psld.samplers import Sampler, Samples
 from psld.training import latest_checkpoint
@@ -68,6 +68,9 @@ def parser() -> ArgumentParser:
     options.add_argument("--batch_size", type=int, default=256, help="images at a time, on each device")
     options.add_argument("--format", type=Literal["png", "npz"], default="png", help="a file an image, or one array")
     options.add_argument("--weights", type=Literal["ema", "online"], default="ema", help="averaged weights or the last")
+    options.add_argument(
+        "--clamp", type=bool, default=True, help="hold x̂₀ within [−1, 1]; false for the paper's convention"
+    )
     options.add_argument("--accelerator", type=str, default="cpu", help="cpu, cuda, mps or auto")
     options.add_argument("--devices", type=int, default=1, help="devices (processes) on each node")
     options.add_argument("--nodes", type=int, default=1, help="machines, each started with the same command")
@@ -114,6 +117,8 @@ def run(arguments: list[str]) -> int:
     fabric.barrier()
     if config.compile:
         model.network = torch.compile(model.network)
+    if config.clamp:
+        model = Clamped(model)
     store = Pictures(out) if config.format == "png" else Arrays(out)
     wanted = range(config.num)
     missing = sorted(set(wanted) - store.present())[fabric.global_rank :: fabric.world_size]
@@ -150,6 +155,7 @@ def claim(out: Path, config, sampler: str, grid: Grid) -> None:
     settings = {
         "checkpoint": str(latest_checkpoint(config.run)),
         "weights": config.weights,
+        "clamp": config.clamp,
         "sampler": sampler,
         "process": process_of(config),
         "times": grid.times.tolist(),
