@@ -11,7 +11,7 @@ import torch
 import laws
 from psld import exact
 from psld.grids import Grid, log_snr
-from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin
+from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin, SubVPSDE
 from psld.samplers import (
     GDDIM,
     OBA,
@@ -89,6 +89,12 @@ def check(sampler, process):
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
 def test_declared_order(sampler, process):
     check(sampler, process)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.3])
+def test_conjugate_where_the_diffusion_is_no_constant(lam):
+    """Sub-VP: D changes with time beside β, and has to be looked up inside the step."""
+    check(Conjugate(lam, "identity"), SubVPSDE())
 
 
 @pytest.mark.parametrize("process", PHASE_SPACE, ids=repr)

@@ -55,7 +55,7 @@ class Conjugate(Sampler):
 
     def coefficients(self, process, t, s):
         b = self.lam * direction_matrix(self.direction, process.k)
-        return conjugate_step(process, process.drift_matrix, process.diffusion, b, t, s)
+        return conjugate_step(process, process.drift_matrix, torch.eye(process.k, dtype=torch.float64), b, t, s)
 
     def step(self, z, c, model, t, noise):
         return mix(c.move, z) + mix(c.push, model(z, t).eps)
@@ -71,12 +71,11 @@ def direction_matrix(direction: Direction, k: int) -> Tensor:
     return torch.eye(k, dtype=torch.float64) if direction == "identity" else torch.ones(k, k, dtype=torch.float64)
 
 
-def conjugate_step(process: Process, a: Tensor, d: Tensor, b: Tensor, t: Tensor, s: Tensor) -> ConjugateStep:
-    """The conjugate Euler step of dz/db = A z + D L⁻ᵀ ε with the linear part λB = b; A and D may be parts only."""
+def conjugate_step(process: Process, a: Tensor, part: Tensor, b: Tensor, t: Tensor, s: Tensor) -> ConjugateStep:
+    """The conjugate Euler step of dz/dt = βA z + P βD L⁻ᵀ ε with the linear part λB = b; A, P may be some rows only."""
     tau, width = quadrature(process, t, s)
     elapsed = process.schedule.increment(s, t)[:, None, None]
     left = process.schedule.increment(s[:, None].expand_as(tau), tau)[..., None, None]
-    rate = process.schedule(tau) * tau * width
-    pushes = torch.matrix_exp((b - a) * left) @ d @ process.marginal(tau).whitener.mT
+    pushes = torch.matrix_exp((b - a) * left) @ part @ process.diffusion_rate(tau) @ process.marginal(tau).whitener.mT
     move = torch.matrix_exp((b - a) * elapsed) @ (torch.eye(len(a), dtype=torch.float64) - elapsed * b)
-    return ConjugateStep(move, torch.einsum("nq,nqab->nab", rate, pushes))
+    return ConjugateStep(move, torch.einsum("nq,nqab->nab", tau * width, pushes))

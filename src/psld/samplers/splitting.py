@@ -22,6 +22,7 @@ from torch import Tensor
 
 from psld.kernels import cholesky, linear_kernel, mix
 from psld.processes import Process
+from psld.recipe import LinearRecipe
 from psld.samplers.base import Sampler
 from psld.samplers.conjugate import ConjugateStep, Direction, conjugate_step, direction_matrix
 
@@ -175,12 +176,12 @@ class ConjugateVerlet(Sampler):
         self.direction: Direction = direction
 
     def coefficients(self, process, t, s):
-        b = self.lam * direction_matrix(self.direction, process.k)
+        b, eye = self.lam * direction_matrix(self.direction, process.k), torch.eye(process.k, dtype=torch.float64)
         middle = 0.5 * (t + s)
-        (position, x_noise), (momentum, m_noise) = flow_parts(process)
-        first = conjugate_step(process, momentum, m_noise, momentum_rows(b), t, middle)
-        last = conjugate_step(process, momentum, m_noise, momentum_rows(b), middle, s)
-        whole = conjugate_step(process, position, x_noise, position_rows(b), t, s)
+        (position, _), (momentum, _) = flow_parts(process)
+        first = conjugate_step(process, momentum, momentum_rows(eye), momentum_rows(b), t, middle)
+        last = conjugate_step(process, momentum, momentum_rows(eye), momentum_rows(b), middle, s)
+        whole = conjugate_step(process, position, position_rows(eye), position_rows(b), t, s)
         return ConjugateVerletStep(s, first, whole, last)
 
     def step(self, z, c, model, t, noise):
@@ -219,12 +220,12 @@ class ConjugateOBA(Sampler):
         self.position_noise = _checked(position_noise)
 
     def coefficients(self, process, t, s):
-        b = self.lam * direction_matrix(self.direction, process.k)
-        (position, x_noise), (momentum, m_noise) = remainder_parts(process)
+        b, eye = self.lam * direction_matrix(self.direction, process.k), torch.eye(process.k, dtype=torch.float64)
+        (position, _), (momentum, _) = remainder_parts(process)
         return StochasticStep(
             *friction(process, process.schedule.increment(s, t), self.position_noise),
-            conjugate_step(process, position, x_noise, position_rows(b), t, s),
-            conjugate_step(process, momentum, m_noise, momentum_rows(b), t, s),
+            conjugate_step(process, position, position_rows(2.0 * eye), position_rows(b), t, s),
+            conjugate_step(process, momentum, momentum_rows(2.0 * eye), momentum_rows(b), t, s),
         )
 
     def step(self, z, c, model, t, noise):
@@ -244,29 +245,30 @@ def _checked(position_noise: float) -> float:
 
 def flow_parts(process: Process) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """(A, D) of the probability flow: position rows, momentum rows."""
-    a, d = process.drift_matrix, process.diffusion
-    return _split(process, a, d)
+    return _split(process, process.drift_matrix, process.diffusion)
 
 
 def remainder_parts(process: Process) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """(A, D) of what O leaves of the reverse SDE, in forward time: −(Q + 2D) S⁻¹ and 2D; rows as in `flow_parts`."""
-    recipe = process.recipe
-    if recipe is None:
-        raise ValueError(f"OBA splits off friction towards the stationary law, and {process!r} has none.")
+    recipe = _recipe(process)
     pull = torch.linalg.inv(recipe.covariance)
     return _split(process, -(recipe.curl + 2.0 * recipe.diffusion) @ pull, 2.0 * recipe.diffusion)
 
 
 def friction(process: Process, db: Tensor, position_noise: float) -> tuple[Tensor, Tensor]:
     """The exact step of O over Δb, λ_s on the position's noise."""
-    recipe = process.recipe
-    if recipe is None:
-        raise ValueError(f"OBA splits off friction towards the stationary law, and {process!r} has none.")
+    recipe = _recipe(process)
     kernel = linear_kernel(-recipe.diffusion @ torch.linalg.inv(recipe.covariance), recipe.diffusion, db)
     spread = cholesky(kernel.covariance)
     scale = torch.ones(process.k, 1, dtype=torch.float64)
     scale[0] = position_noise
     return kernel.mean_map, scale * spread
+
+
+def _recipe(process: Process) -> LinearRecipe:
+    if process.recipe is None:
+        raise ValueError(f"OBA splits off friction towards the stationary law, and {process!r} has none.")
+    return process.recipe
 
 
 def _split(process: Process, a: Tensor, d: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
