@@ -28,7 +28,7 @@ from psld import PSLD, EulerMaruyama, Exponential, Sampler, ScoreModel, grids
 from psld.cli.demo import confident_share, featurise
 from psld.data import Digits
 from psld.evaluation import classifier_accuracy, frechet_distance, train_digit_classifier
-from psld.evaluation.pictures import atomic_file
+from psld.files import atomic_file
 from psld.kernels import Kernel
 from psld.losses import HSM, Denoising, Objective
 from psld.networks import Preconditioned, PreconditionedState, UNet

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from plain_ncsnpp import PlainNCSNpp
 
 from psld import PSLD, Exponential, ScoreModel, grids
-from psld.evaluation.pictures import atomic_file
+from psld.files import atomic_file
 from psld.networks import NCSNpp
 
 CHANNELS, SIZE, NFE = 6, 32, 20

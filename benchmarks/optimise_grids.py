@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from psld import CLD, PSLD, VPSDE, Exponential
 from psld.data import Digits
-from psld.evaluation.pictures import atomic_file
 from psld.exact import Empirical
+from psld.files import atomic_file
 from psld.tuning import Judge, optimise_grid
 
 PROCESSES = [VPSDE(), CLD(), PSLD(gamma=0.01), PSLD(gamma=0.25)]

@@ -27,7 +27,6 @@ from psld import (
     Sampler,
     ScoreModel,
 )
-from psld.comparison import make_grid
 from psld.networks import UNet
 
 NFE, BATCH, ROUNDS = 20, 64, 21
@@ -61,7 +60,7 @@ def sampler_overhead() -> tuple[float, dict[str, float]]:
                 network(z, t)
 
     def alone(sampler: Sampler) -> Callable[[], object]:
-        grid = make_grid("quadratic", process, NFE, sampler)
+        grid = sampler.grid("quadratic", process, NFE)
         plan = sampler.prepare(process, grid)
         model = ScoreModel(lambda z, t: z, process).tabulate(grid.times)
         return lambda: sampler.sample(model, (1, 8, 8), grid, range(BATCH), dtype=torch.float32, plan=plan)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from psld import grids
 from psld.evaluation import energy_distance, frechet_distance
-from psld.evaluation.pictures import atomic_file
+from psld.files import atomic_file
 from psld.grids import Grid
 from psld.processes import Process
 from psld.samplers import (
@@ -55,7 +55,6 @@ __all__ = [
     "Row",
     "cells",
     "draw_plot",
-    "make_grid",
     "markdown",
     "measure",
     "read_rows",
@@ -64,16 +63,6 @@ __all__ = [
 
 LAMBDAS = (-4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
 TOLERANCES = tuple(10.0**e for e in (-5, -4, -3, -2, -1, 0, 1, 2, 3))
-
-GRIDS: dict[str, Callable[..., Grid]] = {
-    "log-snr": grids.log_snr,
-    "edm-rho": grids.edm_rho,
-    "uniform": grids.uniform,
-    "quadratic": grids.quadratic,
-    "optimised": grids.optimised,
-    "paper-uniform": lambda process, nfe: grids.paper(process, nfe, "uniform"),
-    "paper-quadratic": lambda process, nfe: grids.paper(process, nfe, "quadratic"),
-}
 
 
 class Cell(NamedTuple):
@@ -115,32 +104,15 @@ class Row(NamedTuple):
     built: str
 
 
-def make_grid(name: str, process: Process, nfe: int, sampler: Sampler) -> Grid:
-    """The grid of that name, or of a JSON file, with as many steps as the sampler can take in `nfe` evaluations.
-
-    Raises:
-        ValueError: an unknown name, or a budget too small for one step.
-    """
-    if name.endswith(".json"):
-        return Grid.load(name)
-    if name not in GRIDS:
-        raise ValueError(f"unknown grid {name!r}: one of {', '.join(GRIDS)}, or a .json file.")
-    if name == "optimised" and isinstance(sampler, Projected):
-        return grids.optimised(process, nfe, sigma_space=True)
-    return GRIDS[name](process, (nfe - 1) // sampler.evaluations + 1)
-
-
 def cells(process: Process, nfe: int) -> Iterator[Cell]:
     """What is compared for a process, the paper's samplers first."""
 
     def fixed(family: str, grid: str, sampler: Sampler) -> Cell:
-        return Cell(
-            family, f"{sampler!r}, {grid}", nfe, lambda judge: (sampler, make_grid(grid, process, nfe, sampler))
-        )
+        return Cell(family, f"{sampler!r}, {grid}", nfe, lambda judge: (sampler, sampler.grid(grid, process, nfe)))
 
     def tuned(family: str, grid: str, name: str, sampler: Callable[[float], Sampler]) -> Cell:
         def build(judge: Judge) -> tuple[Sampler, Grid]:
-            times = make_grid(grid, process, nfe, sampler(0.0))
+            times = sampler(0.0).grid(grid, process, nfe)
             return sampler(best_parameter(judge, sampler, times, LAMBDAS, refinements=2).best), times
 
         return Cell(family, f"{name}, best λ, {grid}", nfe, build)
@@ -196,15 +168,11 @@ def measure(cell: Cell, reference: Reference, samples: int, batch_size: int = 50
     """Sample one cell, with seeds 0, 1, …, and compare."""
     judge = reference.judge
     sampler, grid = cell.build(judge)
-    plan, model = sampler.prepare(judge.model.process, grid), judge.model.tabulate(grid.times)
-    batches = [
-        sampler.sample(model, judge.shape, grid, range(samples)[i : i + batch_size], device=device, plan=plan)
-        for i in range(0, samples, batch_size)
-    ]
+    batches = list(sampler.batches(judge.model, judge.shape, grid, range(samples), batch_size, device))
     images = torch.cat([batch.x for batch in batches]).cpu()
-    exact = reference.projected if isinstance(sampler, Projected) else judge
+    exact = reference.projected if sampler.sigma_space else judge
     return Row(
-        process=repr(model.process),
+        process=repr(judge.model.process),
         family=cell.family,
         sampler=cell.label,
         budget=cell.nfe,

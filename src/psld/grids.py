@@ -15,9 +15,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from psld.files import atomic_file
 from psld.processes import Process
 
-__all__ = ["Final", "Grid", "edm_rho", "log_snr", "noise_scales", "optimised", "paper", "quadratic", "uniform"]
+__all__ = [
+    "NAMES",
+    "Final",
+    "Grid",
+    "edm_rho",
+    "log_snr",
+    "named",
+    "noise_scales",
+    "optimised",
+    "paper",
+    "quadratic",
+    "uniform",
+]
 
 Final = Literal["denoise", "euler", "none"]
 
@@ -48,10 +61,8 @@ class Grid:
 
     def save(self, path: str | Path) -> None:
         """Write the grid as JSON, in one piece; `load` reads it."""
-        path = Path(path)
-        unfinished = path.with_name(f".{path.name}.partial")
-        unfinished.write_text(json.dumps({"times": self.times.tolist(), "final": self.final}, indent=1))
-        unfinished.replace(path)
+        with atomic_file(path) as file:
+            file.write(json.dumps({"times": self.times.tolist(), "final": self.final}, indent=1).encode())
 
     @staticmethod
     def load(path: str | Path) -> Grid:
@@ -165,6 +176,30 @@ def optimised(process: Process, nfe: int, sigma_space: bool = False, final: Fina
         raise ValueError(f"optimised grids are there for nfe = {', '.join(map(str, sorted(found)))}: got {nfe}.")
     sigmas = torch.tensor([top, *found[nfe][1:]], dtype=torch.float64)
     return noise_scales(process, sigmas, final)
+
+
+NAMES = ("log-snr", "edm-rho", "uniform", "quadratic", "optimised", "paper-uniform", "paper-quadratic")
+"""What `Sampler.grid` and the programs call the grids."""
+
+
+def named(name: str, process: Process, nfe: int) -> Grid:
+    """The grid of that name, with its defaults.
+
+    Raises:
+        ValueError: an unknown name, or as the grid.
+    """
+    if name not in NAMES:
+        raise ValueError(f"unknown grid {name!r}: one of {', '.join(NAMES)}, or a .json file.")
+    if name.startswith("paper-"):
+        return paper(process, nfe, "uniform" if name == "paper-uniform" else "quadratic")
+    makers = {
+        "log-snr": log_snr,
+        "edm-rho": edm_rho,
+        "uniform": uniform,
+        "quadratic": quadratic,
+        "optimised": optimised,
+    }
+    return makers[name](process, nfe)
 
 
 def _at_noise_scales(process: Process, sigmas: Float[Tensor, " n"], end: float, final: Final) -> Grid:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from psld.evaluation.pictures import GAP_LEVEL, atomic_file, save_beside, save_grid, save_images
+from psld.evaluation.pictures import GAP_LEVEL, save_beside, save_grid, save_images
+from psld.files import atomic_file
 
 
 def levels(count: int, channels: int, height: int, width: int) -> tuple[torch.Tensor, np.ndarray]:

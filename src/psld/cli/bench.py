@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -15,8 +14,8 @@ from psld.cli.configuration import load_model
 from psld.comparison import Reference, cells, draw_plot, markdown, measure, read_rows, write_rows
 from psld.data import Digits
 from psld.evaluation import energy_distance, frechet_distance
-from psld.evaluation.pictures import atomic_file
 from psld.exact import Empirical, GaussianMixture
+from psld.files import atomic_file, claim_folder
 from psld.predictions import Clamped, ScoreModel
 from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin, Process
 from psld.tuning import Judge
@@ -74,7 +73,7 @@ def run(arguments: list[str]) -> int:
         )
     out = Path(config.out)
     settings = {name: config[name] for name in ("data", "num", "exact", "checkpoint", "clamp")}
-    claim(out, settings)
+    claim_folder(out, "settings.json", settings, "results")
     rows = read_rows(out)
     done = {(row.process, row.sampler, row.budget) for row in rows}
     for model, shape in models(config):
@@ -99,19 +98,6 @@ def run(arguments: list[str]) -> int:
     print(summary(rows))
     print(f"{len(rows)} cells in {out / 'table.md'}, rows.csv and rows.json. Look at {out / 'frechet.png'}")
     return 0
-
-
-def claim(out: Path, settings: dict) -> None:
-    """Make the folder, or see that it holds results of the same settings."""
-    path = out / "settings.json"
-    if path.exists():
-        known = json.loads(path.read_text())
-        if known != settings:
-            raise ValueError(f"{out} holds results of other settings, {known}, not {settings}: give another --out.")
-    elif out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is there already and holds no results of psld bench: give another --out.")
-    with atomic_file(path) as file:
-        file.write(json.dumps(settings).encode())
 
 
 def known_data(name: str) -> GaussianMixture:

@@ -25,7 +25,7 @@ from psld.evaluation import (
     save_phase_space,
     train_digit_classifier,
 )
-from psld.evaluation.pictures import atomic_file
+from psld.files import atomic_file
 from psld.noise import SeededNoise
 from psld.predictions import Clamped, ScoreModel
 from psld.samplers import SSCS, EulerMaruyama, Exponential, PredictorCorrector, Sampler

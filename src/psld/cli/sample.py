@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from psld.cli.configuration import instances, load_model
-from psld.comparison import GRIDS, make_grid
 from psld.evaluation import save_grid, save_images
-from psld.evaluation.pictures import atomic_file, load_images
-from psld.grids import Grid
+from psld.evaluation.pictures import from_bytes, load_images, to_bytes
+from psld.files import atomic_file, claim_folder
+from psld.grids import NAMES, Grid
 from psld.predictions import Clamped, ScoreModel
 from psld.processes import Process
 from psld.samplers import Sampler, Samples
 from psld.training import latest_checkpoint
-
-if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+from psld.training.devices import launch
 
 __all__ = ["generate", "run"]
 
@@ -59,7 +55,7 @@ def parser() -> ArgumentParser:
         required=False,
         help="another process than the run's, for a run that predicts the denoiser: psld.CLD …",
     )
-    options.add_argument("--grid", type=str, default="log-snr", help=f"{', '.join(GRIDS)}, or a .json file")
+    options.add_argument("--grid", type=str, default="log-snr", help=f"{', '.join(NAMES)}, or a .json file")
     options.add_argument(
         "--steps", type=int, default=20, help="network evaluations a sample, the last denoising included"
     )
@@ -90,10 +86,8 @@ def generate(
     """Samples in batches, one a seed, from tables made once, with a progress bar on a terminal."""
     from tqdm import tqdm
 
-    plan, model = sampler.prepare(model.process, grid), model.tabulate(grid.times)
     with tqdm(total=len(seeds), unit="img", disable=None, desc=type(sampler).__name__) as bar:
-        for start in range(0, len(seeds), batch_size):
-            batch = sampler.sample(model, shape, grid, seeds[start : start + batch_size], device=device, plan=plan)
+        for batch in sampler.batches(model, shape, grid, seeds, batch_size, device):
             bar.update(len(batch.x))
             yield batch
 
@@ -106,22 +100,21 @@ def run(arguments: list[str]) -> int:
     if min(numbers.values()) < 1:
         given = ", ".join(f"--{name} {value}" for name, value in numbers.items())
         raise ValueError(f"--num, --steps, --batch_size, --devices and --nodes must be at least 1: got {given}.")
-    fabric = launched(config)
+    fabric = launch(config.accelerator, config.devices, config.nodes)
     out = Path(config.out)
     parts = instances(options, config)
     sampler = parts.sampler
     model, shape = load_model(config.run, config.weights, str(fabric.device), parts.get("process"))
-    grid = make_grid(config.grid, model.process, config.steps, sampler)
+    grid = sampler.grid(config.grid, model.process, config.steps)
     if fabric.is_global_zero:
-        claim(out, config, repr(sampler), grid)
+        claim_folder(out, "sampling.json", provenance(config, sampler, grid), "samples")
     fabric.barrier()
     if config.compile:
         model.network = torch.compile(model.network)
     if config.clamp:
         model = Clamped(model)
     store = Pictures(out) if config.format == "png" else Arrays(out)
-    wanted = range(config.num)
-    missing = sorted(set(wanted) - store.present())[fabric.global_rank :: fabric.world_size]
+    missing = sorted(set(range(config.num)) - store.present())[fabric.global_rank :: fabric.world_size]
     seeds = [config.seed + i for i in missing]
     nfe: list[Tensor] = []
     for start, batch in zip(
@@ -140,41 +133,19 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def launched(config) -> Fabric:
-    """The processes: one, those asked for, or those that torchrun or SLURM started."""
-    from lightning.fabric import Fabric
-
-    strategy = "ddp" if config.devices * config.nodes > 1 else "auto"
-    fabric = Fabric(accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes, strategy=strategy)
-    fabric.launch()
-    return fabric
-
-
-def claim(out: Path, config, sampler: str, grid: Grid) -> None:
-    """Make the folder, or see that what it holds came from the same settings."""
-    settings = {
+def provenance(config, sampler: Sampler, grid: Grid) -> dict[str, Any]:
+    """What the images depend on: not their number, not the devices."""
+    return {
         "checkpoint": str(latest_checkpoint(config.run)),
         "weights": config.weights,
         "clamp": config.clamp,
-        "sampler": sampler,
+        "sampler": repr(sampler),
         "process": process_of(config),
         "times": grid.times.tolist(),
         "final": grid.final,
         "seed": config.seed,
         "format": config.format,
     }
-    path = out / "sampling.json"
-    if path.is_file():
-        known = json.loads(path.read_text())
-        differ = [name for name in settings if known.get(name) != settings[name]]
-        if differ:
-            raise FileExistsError(
-                f"{out} holds samples of another command (it differs in {', '.join(differ)}): give another --out."
-            )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} is there already and is not an empty folder: give another --out, or remove it.")
-    with atomic_file(path) as file:
-        file.write(json.dumps(settings, indent=1).encode())
 
 
 def process_of(config) -> dict | None:
@@ -213,11 +184,10 @@ class Arrays:
 
     def add(self, indices: Sequence[int], images: Tensor) -> None:
         with atomic_file(self.parts / f"{indices[0]:06d}.npz") as file:
-            np.savez_compressed(file, images=_bytes(images), indices=np.asarray(indices))
+            np.savez_compressed(file, images=to_bytes(images), indices=np.asarray(indices))
 
     def first(self, count: int) -> Tensor:
-        pixels = torch.from_numpy(self._read(self.path)["images"][:count])
-        return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+        return from_bytes(self._read(self.path)["images"][:count])
 
     def finish(self, count: int, seed: int) -> None:
         """One array, in the order of the seeds; the parts go once it is written."""
@@ -239,7 +209,3 @@ class Arrays:
     def _read(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
-
-
-def _bytes(images: Tensor) -> UInt8[np.ndarray, "n H W C"]:
-    return ((images + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()

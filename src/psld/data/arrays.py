@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from psld.data.pixels import PixelArray, PixelData
+from psld.files import atomic_file
 
 __all__ = ["ArrayFile", "save_arrays"]
 
@@ -92,16 +92,11 @@ def save_arrays(data: PixelData, file: str | Path) -> Path:
     images = np.empty((count, height, width, channels), dtype=np.uint8)
     for position in range(count):
         images[position] = data.pixels(position).permute(1, 2, 0).numpy()
-    partial = file.with_name(f"{file.name}.partial")
-    try:
-        with partial.open("wb") as stream:
-            if data.labels is None:
-                np.savez(stream, images=images)
-            else:
-                np.savez(stream, images=images, labels=data.labels[:count].numpy())
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_file(file) as stream:
+        if data.labels is None:
+            np.savez(stream, images=images)
+        else:
+            np.savez(stream, images=images, labels=data.labels[:count].numpy())
     return file
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.evaluation.pictures import atomic_file
+from psld.files import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

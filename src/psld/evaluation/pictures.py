@@ -7,11 +7,8 @@ written beside its place and then moved there, so a reader, or an interrupted ru
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -19,32 +16,17 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["atomic_file", "load_images", "save_beside", "save_grid", "save_images"]
+from psld.files import atomic_file
+
+__all__ = ["from_bytes", "load_images", "save_beside", "save_grid", "save_images", "to_bytes"]
 
 GAP_LEVEL = 72  # between images: dark grey, from which white strokes and a black ground both stand out
-
-
-@contextmanager
-def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
-    """A binary file to write, in the folder of `path` (made where missing), that takes its place once it is complete.
-
-    After an exception `path` is as it was, and nothing is left beside it.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(unfinished, "wb") as file:
-            yield file
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def save_images(images: Float[Tensor, "n C H W"], folder: str | Path, first: int = 0) -> list[Path]:
     """Each image as a PNG of its own size; returns the paths, `folder`/000000.png and on, numbered from `first`."""
     paths = [Path(folder) / f"{first + i:06d}.png" for i in range(len(images))]
-    for pixels, path in zip(_to_bytes(images), paths, strict=True):
+    for pixels, path in zip(to_bytes(images), paths, strict=True):
         _save_png(pixels, path)
     return paths
 
@@ -55,7 +37,7 @@ def load_images(paths: Iterable[str | Path]) -> Float[Tensor, "n C H W"]:
     for path in paths:
         with Image.open(path) as picture:
             arrays.append(np.atleast_3d(np.asarray(picture)))
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return from_bytes(np.stack(arrays))
 
 
 def save_grid(
@@ -110,7 +92,7 @@ def _tile(
     columns = math.ceil(math.sqrt(max(len(images), 1))) if columns is None else columns
     if columns < 1 or scale < 1 or gap < 0:
         raise ValueError(f"a grid needs columns ≥ 1, scale ≥ 1, gap ≥ 0; got {columns}, {scale}, {gap}.")
-    enlarged = _to_bytes(images).repeat(scale, axis=1).repeat(scale, axis=2)
+    enlarged = to_bytes(images).repeat(scale, axis=1).repeat(scale, axis=2)
     count, height, width, channels = enlarged.shape
     rows = math.ceil(count / columns)
     grid = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), GAP_LEVEL, dtype=np.uint8)
@@ -120,7 +102,7 @@ def _tile(
     return grid
 
 
-def _to_bytes(images: Float[Tensor, "n C H W"]) -> UInt8[np.ndarray, "n H W C"]:
+def to_bytes(images: Float[Tensor, "n C H W"]) -> UInt8[np.ndarray, "n H W C"]:
     """−1 to 0, 1 to 255, rounded to the nearest."""
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise ValueError(f"images must be (n, 1, H, W) or (n, 3, H, W) with n ≥ 1, got {tuple(images.shape)}.")
@@ -129,6 +111,11 @@ def _to_bytes(images: Float[Tensor, "n C H W"]) -> UInt8[np.ndarray, "n H W C"]:
         raise ValueError(f"images must be finite: {wrong} of {images.numel()} values are NaN or infinite.")
     levels = ((images.detach().float().clamp(-1, 1) + 1) * 127.5).round()
     return levels.byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def from_bytes(levels: UInt8[np.ndarray, "n H W C"]) -> Float[Tensor, "n C H W"]:
+    """What `to_bytes` made: 0 to −1, 255 to 1."""
+    return torch.from_numpy(levels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _save_png(pixels: UInt8[np.ndarray, "height width C"], path: str | Path) -> None:

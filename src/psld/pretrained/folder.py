@@ -10,15 +10,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from psld.files import require_new_folder
 from psld.training.checkpoint import AVERAGED, CONFIG, ONLINE, require_space
 
-__all__ = ["require_new_folder", "write_model_folder"]
-
-
-def require_new_folder(out: Path) -> None:
-    """Raises FileExistsError if there is something at `out` other than an empty folder."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} is there already and is not an empty folder: give another --out, or remove it.")
+__all__ = ["write_model_folder"]
 
 
 def write_model_folder(

@@ -48,6 +48,3 @@ class Ancestral(Sampler):
     def step(self, z, c, model, t, noise):
         x0 = model(z, t).x0
         return outer(c.signal_s, x0) + mix(c.gain, z - outer(c.signal_t, x0)) + mix(c.spread, noise())
-
-    def __repr__(self) -> str:
-        return "Ancestral()"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.grids import Grid
+from psld.grids import Grid, named, optimised
 from psld.kernels import mix
 from psld.noise import SeededNoise
 from psld.predictions import ScoreModel
@@ -49,11 +49,13 @@ class Sampler(ABC):
         order: order of convergence in the step of the grid; weak order where stochastic.
         stochastic: whether steps draw noise.
         evaluations: network calls a step.
+        sigma_space: whether it walks in the statistic y instead of in the states of the process.
     """
 
     order: int
     stochastic: bool
     evaluations: int = 1
+    sigma_space: bool = False
 
     @abstractmethod
     def coefficients(self, process: Process, t: Float[Tensor, " n"], s: Float[Tensor, " n"]) -> Any:
@@ -70,6 +72,18 @@ class Sampler(ABC):
     def prepare(self, process: Process, grid: Grid) -> Plan:
         """Tabulate a grid for a process."""
         return Plan(grid, self.coefficients(process, grid.times[:-1], grid.times[1:]))
+
+    def grid(self, name: str, process: Process, nfe: int) -> Grid:
+        """The grid of that name (`psld.grids.NAMES`) or JSON file, with the steps this sampler can take in `nfe` calls.
+
+        Raises:
+            ValueError: an unknown name, or a budget too small for one step.
+        """
+        if name.endswith(".json"):
+            return Grid.load(name)
+        if name == "optimised":
+            return optimised(process, (nfe - 1) // self.evaluations + 1, self.sigma_space)
+        return named(name, process, (nfe - 1) // self.evaluations + 1)
 
     def integrate(
         self, model: ScoreModel, z: Tensor, plan: Plan, noise: Noise, watch: Watcher | None = None
@@ -113,6 +127,23 @@ class Sampler(ABC):
         model = model.tabulate(grid.times)
         z, nfe = self.integrate(model, z, plan or self.prepare(model.process, grid), noise, watch)
         return finish(model, z, grid, nfe)
+
+    def batches(
+        self,
+        model: ScoreModel,
+        shape: tuple[int, ...],
+        grid: Grid,
+        seeds: Sequence[int],
+        batch_size: int,
+        device: torch.device | str = "cpu",
+    ) -> Iterator[Samples]:
+        """`sample` for many seeds, a batch at a time, from tables made once."""
+        plan, model = self.prepare(model.process, grid), model.tabulate(grid.times)
+        for start in range(0, len(seeds), batch_size):
+            yield self.sample(model, shape, grid, seeds[start : start + batch_size], device=device, plan=plan)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
 
 
 def row(tables: Any, i: int) -> Any:

@@ -40,6 +40,3 @@ class EulerMaruyama(Sampler):
 
     def step(self, z, c, model, t, noise):
         return mix(c.move, z) + mix(c.push, model(z, t).score) + mix(c.spread, noise())
-
-    def __repr__(self) -> str:
-        return "EulerMaruyama()"

@@ -47,6 +47,8 @@ class Projected(Sampler):
         ValueError: another `ancillary`.
     """
 
+    sigma_space = True
+
     def __init__(self, solver: Sampler, ancillary: Ancillary = "once"):
         if ancillary not in ("once", "fresh", "mean"):
             raise ValueError(f"ancillary must be 'once', 'fresh' or 'mean': got {ancillary!r}.")

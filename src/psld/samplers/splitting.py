@@ -73,9 +73,6 @@ class SymplecticEuler(Sampler):
         z = apply(c.momentum, z, model(z, t).score)
         return apply(c.position, z, model(z, t).score)
 
-    def __repr__(self) -> str:
-        return "SymplecticEuler()"
-
 
 class VelocityVerlet(Sampler):
     """Half a step of momentum, one of position, half of momentum, an evaluation each. Order 1 in the step of t.
@@ -97,9 +94,6 @@ class VelocityVerlet(Sampler):
         z = apply(c.position, z, model(z, t).score)
         return apply(c.momentum, z, model(z, c.stop).score)
 
-    def __repr__(self) -> str:
-        return "VelocityVerlet()"
-
 
 class RVV(VelocityVerlet):
     """Reduced velocity Verlet: the first evaluation serves momentum and position, the second is made at s."""
@@ -110,9 +104,6 @@ class RVV(VelocityVerlet):
         score = model(z, t).score
         z = apply(c.position, apply(c.momentum, z, score), score)
         return apply(c.momentum, z, model(z, c.stop).score)
-
-    def __repr__(self) -> str:
-        return "RVV()"
 
 
 class OBA(Sampler):

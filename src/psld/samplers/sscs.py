@@ -57,6 +57,3 @@ class SSCS(Sampler):
         z = mix(c.turn, z) + mix(c.spread, noise())
         z = z + mix(c.push, model(z, t).score) + mix(c.pull, z)
         return mix(c.turn, z) + mix(c.spread, noise())
-
-    def __repr__(self) -> str:
-        return "SSCS()"

@@ -15,45 +15,45 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from psld.training.settings import TrainingSettings
+from psld.training.settings import Precision, Strategy
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
-    from lightning.fabric.strategies.strategy import Strategy
+    from lightning.fabric.strategies.strategy import Strategy as FabricStrategy
     from torch.distributed.device_mesh import DeviceMesh
 
 __all__ = ["every_rank", "gathered", "launch", "of_all_ranks", "own_part", "part_like", "whole"]
 
 
-def launch(settings: TrainingSettings) -> Fabric:
-    """The processes of a run, connected. Returns in each of them.
+def launch(
+    accelerator: str, devices: int, nodes: int, strategy: Strategy = "auto", precision: Precision = "32-true"
+) -> Fabric:
+    """The processes of a run, connected. Returns in each of them. Arguments as in `TrainingSettings`.
 
     Raises:
-        ValueError: torchrun or SLURM started another number of processes than the settings say.
+        ValueError: torchrun or SLURM started another number of processes than devices × nodes.
     """
     from lightning.fabric import Fabric
 
-    _require_started(settings)
+    _require_started(devices, nodes)
     fabric = Fabric(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        strategy=_strategy(settings),
-        precision=settings.precision,
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        strategy=_sliced(devices * nodes) if strategy == "fsdp" else strategy,
+        precision=precision,
     )
     fabric.launch()
     return fabric
 
 
-def _strategy(settings: TrainingSettings) -> str | Strategy:
-    if settings.strategy != "fsdp":
-        return settings.strategy
+def _sliced(ranks: int) -> FabricStrategy:
     from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
 
-    return ModelParallelStrategy(_shard, data_parallel_size=settings.ranks, tensor_parallel_size=1)
+    return ModelParallelStrategy(_shard, data_parallel_size=ranks, tensor_parallel_size=1)
 
 
-def _require_started(settings: TrainingSettings) -> None:
+def _require_started(devices: int, nodes: int) -> None:
     """A single-process run of many processes would write the same folder from all of them."""
     from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
     from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -64,10 +64,10 @@ def _require_started(settings: TrainingSettings) -> None:
     ):
         if environment.detect():
             started = int(os.environ.get(variable, 1))
-            if started != settings.ranks:
+            if started != devices * nodes:
                 raise ValueError(
-                    f"{name} started {started} processes, and the settings say devices={settings.devices} on each of "
-                    f"nodes={settings.nodes}: set training.devices and training.nodes to what was started."
+                    f"{name} started {started} processes, and the settings say devices={devices} on each of "
+                    f"nodes={nodes}: set devices and nodes to what was started."
                 )
             return
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
+
+from psld.files import atomic_file
 
 __all__ = ["MetricsFile", "Row", "RunLog"]
 
@@ -48,9 +49,8 @@ class MetricsFile:
         kept = [row for row in _whole_rows(path) if int(row[0]) <= start_step]
         text = io.StringIO(newline="")
         csv.writer(text).writerows([COLUMNS, *kept])
-        temporary = path.with_name(f".{path.name}.partial")
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
-        os.replace(temporary, path)
+        with atomic_file(path) as file:
+            file.write(text.getvalue().encode())
         self._file = path.open("a", encoding="utf-8", newline="")
 
     def write(self, row: Row) -> None:

@@ -87,7 +87,8 @@ def train(
         OSError: the disk is full, or too full to start; earlier checkpoints are whole.
         SystemExit: 143 after SIGTERM, 130 after SIGINT; a checkpoint was written.
     """
-    run, fabric = Path(run), launch(settings)
+    run = Path(run)
+    fabric = launch(settings.accelerator, settings.devices, settings.nodes, settings.strategy, settings.precision)
     checkpoint = _admitted(run, resume, overwrite, fabric, network, process, data, settings)
     model = partial(ScoreModel, process=process, predicts=predicts, conditioning=conditioning, jitter=jitter)
     session = Session(fabric, network, model, loss, settings, seed, len(data))
