@@ -14,6 +14,7 @@ from PIL import Image
 
 from psld.cli import main
 from psld.cli.configuration import load_model, published_config
+from psld.cli.sample import own_share
 from psld.grids import Grid
 from psld.samplers import Sampler
 
@@ -322,3 +323,14 @@ def test_sampling_needs_no_data_class(trained, tmp_path):
     config["data"] = {"class_path": "a_module_of_mine.Data"}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     assert load_model(tmp_path)[1] == (1, 8, 8)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_processes_that_look_at_different_moments_leave_nothing_out(ranks):
+    """The second one finds images of the first there already; together they still draw every image, and none twice."""
+    present, drawn = {4, 5}, []
+    for rank in range(ranks):
+        own = own_share(11, present, rank, ranks)
+        drawn += own
+        present |= set(own[:2])
+    assert sorted(drawn) == [0, 1, 2, 3, 6, 7, 8, 9, 10]

@@ -114,7 +114,7 @@ def run(arguments: list[str]) -> int:
     if config.clamp:
         model = Clamped(model)
     store = Pictures(out) if config.format == "png" else Arrays(out)
-    missing = sorted(set(range(config.num)) - store.present())[fabric.global_rank :: fabric.world_size]
+    missing = own_share(config.num, store.present(), fabric.global_rank, fabric.world_size)
     seeds = [config.seed + i for i in missing]
     nfe: list[Tensor] = []
     for start, batch in zip(
@@ -131,6 +131,14 @@ def run(arguments: list[str]) -> int:
         calls = f", {float(torch.cat(nfe).double().mean()):.4g} network evaluations each" if nfe else ""
         print(f"{config.num} images in {out}{calls}. Look at {out / 'grid.png'}")
     return 0
+
+
+def own_share(count: int, present: set[int], rank: int, ranks: int) -> list[int]:
+    """What a process has to draw of images 0 … count − 1: every `ranks`-th, where it is not there yet.
+
+    Each process writes its own images only, so it does not matter when it looks which are there.
+    """
+    return [i for i in range(rank, count, ranks) if i not in present]
 
 
 def provenance(config, sampler: Sampler, grid: Grid) -> dict[str, Any]:
