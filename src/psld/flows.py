@@ -101,7 +101,7 @@ def data_weights(
     """
     tau, width, flow = _along(process, t, s, eta)
     kernel = process.marginal(tau)
-    pull = kernel.whitener.mT @ (kernel.whitener @ kernel.mean_map[..., :1])
+    pull = kernel.whitener.mT @ kernel.whitened_signal[..., None]
     forcing = -(1.0 + eta**2) * (flow @ process.diffusion_rate(tau) @ pull)[..., 0] * tau[..., None]
     basis = _lagrange(clocks, -process.noise_scale(tau).log())
     return torch.einsum("nq,npq,nqk->npk", width, basis, forcing)

@@ -55,6 +55,11 @@ class Kernel:
         eye = torch.eye(factor.shape[-1], dtype=factor.dtype)
         return torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False)
 
+    @property
+    def whitened_signal(self) -> Float[Tensor, "*B k"]:
+        """w = L⁻¹Φ₀: what one unit of x₀ adds to the state, in units of the noise."""
+        return (self.whitener @ self.mean_map[..., :1])[..., 0]
+
     def __getitem__(self, i: int) -> Kernel:
         """The kernel at one place of the batch; factors that are known already come along."""
         row = Kernel(self.mean_map[i], self.covariance[i])

@@ -78,7 +78,7 @@ class MinSNR(Weighting):
 
     def metric(self, process: Process, kernel: Kernel, t: Tensor, rows: int) -> Tensor:
         snr = process.noise_scale(t) ** -2
-        seen = _signal(kernel)[:, -rows:].square().sum(-1)
+        seen = kernel.whitened_signal[:, -rows:].square().sum(-1)
         weight = snr.clamp(max=self.gamma) / seen
         return weight[:, None, None] * torch.eye(rows, dtype=torch.float64)
 
@@ -94,11 +94,6 @@ class Likelihood(Weighting):
     def metric(self, process: Process, kernel: Kernel, t: Tensor, rows: int) -> Tensor:
         whitener = kernel.whitener[:, -rows:]
         return product(product(whitener, 2.0 * process.diffusion_rate(t)), whitener.mT)
-
-
-def _signal(kernel: Kernel) -> Float[Tensor, "B k"]:
-    """w = L⁻¹Φ₀."""
-    return (kernel.whitener @ kernel.mean_map[..., :1])[..., 0]
 
 
 # -- losses ------------------------------------------------------------------------------------------------------------
@@ -180,7 +175,7 @@ class ScoreMatching(Objective):
         assert self.weighting is not None
         process = model.process
         kernel = process.marginal(t, "hsm", model.jitter)
-        signal = _signal(kernel)
+        signal = kernel.whitened_signal
         metric = self.weighting.metric(process, kernel, t, process.k)
         return (signal[:, None] @ metric @ signal[..., None])[:, 0, 0]
 

@@ -238,11 +238,14 @@ class Process:
 
         With ε standard normal, y = x₀ + σξ gives z_t its exact law given x₀.
         """
+        return outer(self.signal(t), y) + mix(self.ancillary_factor(t), eps)
+
+    def ancillary_factor(self, t: Times) -> Float[Tensor, "*B k k"]:
+        """(I − Φ₀ wᵀ) L, w the weights of the statistic: times white noise, the noise of z_t that y does not see."""
         kernel = self.marginal(t)
         weights, _ = statistic_weights(kernel)
-        signal = kernel.mean_map[..., 0]
-        noise = mix(kernel.cholesky, eps)
-        return outer(signal, y) + noise - outer(signal, mix(weights.unsqueeze(-2), noise)[:, 0])
+        seen = kernel.mean_map[..., :1] @ weights.unsqueeze(-2)
+        return kernel.cholesky - seen @ kernel.cholesky
 
     # ------------------------------------------------------------------------------------------------------------
 
@@ -455,7 +458,7 @@ class SubVPSDE(Process):
 
 def statistic_weights(kernel: Kernel) -> tuple[Float[Tensor, "*B k"], Float[Tensor, "*B"]]:
     """Σ⁻¹Φ₀ / a and σ = a^(−1/2), a = Φ₀ᵀΣ⁻¹Φ₀: y = weights · z (docs/derivations/statistic.md)."""
-    whitened = (kernel.whitener @ kernel.mean_map[..., :1])[..., 0]
+    whitened = kernel.whitened_signal
     a = whitened.square().sum(-1)
     return (kernel.whitener.mT @ whitened[..., None])[..., 0] / a[..., None], a.rsqrt()
 

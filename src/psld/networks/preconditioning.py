@@ -110,7 +110,7 @@ class PreconditionedState(nn.Module):
         kernel = self.process.marginal(times)
         weights, sigma = statistic_weights(kernel)
         square = sigma.square() + self.sigma_data**2
-        direction = (kernel.whitener @ kernel.mean_map[..., :1])[..., 0] * sigma[..., None]
+        direction = kernel.whitened_signal * sigma[..., None]
         inputs = _turn(direction) @ kernel.whitener
         inputs[..., 0, :] = weights * square.rsqrt()[..., None]  # whitened given x₀ so far; this row has x₀ in it
         skip = (self.sigma_data**2 / square)[..., None] * weights

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from psld.grids import Grid
-from psld.kernels import Kernel
+from psld.kernels import Kernel, mix, outer
 from psld.predictions import Prediction, ScoreModel
 from psld.processes import EDM, Times
 from psld.samplers.base import Plan, Sampler
@@ -29,11 +29,19 @@ Ancillary = Literal["once", "fresh", "mean"]
 """Where the ancillary noise comes from: one draw for the whole path, a new one for every call, or its mean, zero."""
 
 
+class Level(NamedTuple):
+    """One noise scale: the time of the process there, Φ₀, and the factor of its ancillary noise."""
+
+    t: Tensor
+    signal: Tensor
+    ancillary: Tensor
+
+
 class ProjectedPlan(NamedTuple):
-    """The solver's plan in σ, and the time of the process at each of its noise scales."""
+    """The solver's plan in σ, and the process at each of its noise scales."""
 
     inner: Plan
-    times: dict[float, Tensor]
+    levels: dict[float, Level]
 
 
 class Projected(Sampler):
@@ -57,23 +65,25 @@ class Projected(Sampler):
         self.stochastic = solver.stochastic or ancillary == "fresh"
 
     def coefficients(self, process, t, s):
-        sigma = process.noise_scale(torch.cat([t, s[-1:]]))
-        grid = Grid(sigma, "none")
-        times = dict(zip(sigma.tolist(), torch.cat([t, s[-1:]]), strict=True))
-        return ProjectedPlan(self.solver.prepare(EDM(float(sigma[0])), grid), times)
+        times = torch.cat([t, s[-1:]])
+        sigma = process.noise_scale(times)
+        levels = map(Level, times, process.signal(times), process.ancillary_factor(times))
+        inner = self.solver.prepare(EDM(float(sigma[0])), Grid(sigma, "none"))
+        return ProjectedPlan(inner, dict(zip(sigma.tolist(), levels, strict=True)))
 
     def step(self, z, c, model, t, noise):
         raise TypeError("Projected leaves the steps to its solver: call sample or integrate.")
 
     def integrate(self, model, z, plan, noise, watch=None):
-        start, end = plan.grid.times[0], plan.grid.times[-1]
+        inner = plan.tables.inner
+        start, end = inner.grid.times[[0, -1]]
         once = noise() if self.ancillary == "once" else None
         ancillary = noise if self.ancillary == "fresh" else lambda: once
-        denoiser = Denoiser(model, EDM(float(plan.tables.inner.grid.times[0])), plan.tables.times, ancillary)
-        y = model.process.statistic(z, start)[0].unsqueeze(1)
-        y, nfe = self.solver.integrate(denoiser, y, plan.tables.inner, lambda: noise()[:, :1], denoiser.watcher(watch))
+        denoiser = Denoiser(model, EDM(float(start)), plan.tables.levels, ancillary)
+        y = model.process.statistic(z, plan.grid.times[0])[0].unsqueeze(1)
+        y, nfe = self.solver.integrate(denoiser, y, inner, lambda: noise()[:, :1], denoiser.watcher(watch))
         denoiser.renew()
-        return denoiser.state(y, end), nfe
+        return denoiser.state(y, denoiser.level(end)), nfe
 
     def __repr__(self) -> str:
         return f"Projected({self.solver!r}, {self.ancillary!r})"
@@ -83,16 +93,17 @@ class Denoiser(ScoreModel):
     """The model of a process as one of `EDM`, for a solver of σ-space."""
 
     def __init__(
-        self, model: ScoreModel, process: EDM, times: dict[float, Tensor], ancillary: Callable[[], Tensor | None]
+        self, model: ScoreModel, process: EDM, levels: dict[float, Level], ancillary: Callable[[], Tensor | None]
     ):
         super().__init__(model.network, process, "x0")
-        self.model, self.times, self.ancillary = model, times, ancillary
+        self.model, self.levels, self.ancillary = model, levels, ancillary
         self.renew()
 
     def __call__(self, z: Tensor, t: Times, **condition: Any) -> Prediction:
         y, sigma = z, torch.as_tensor(t)
         self.renew()
-        x0 = self.model(self.state(y, self.time(sigma)), self.time(sigma), **condition).x0
+        level = self.level(sigma)
+        x0 = self.model(self.state(y, level), level.t, **condition).x0
         variance = sigma.square()[..., None, None]
         return Prediction(y, Kernel(torch.ones_like(variance), variance), x0=x0)
 
@@ -100,24 +111,34 @@ class Denoiser(ScoreModel):
         """The ancillary noise of the next state; only "fresh" makes another. Watching must not, so states do not."""
         self._latest = self.ancillary()
 
-    def time(self, sigma: Tensor) -> Tensor:
-        """When the process is as noisy as σ."""
-        if sigma.ndim == 0 and float(sigma) in self.times:
-            return self.times[float(sigma)]
-        return self.model.process.time_of(sigma)
+    def level(self, sigma: Tensor) -> Level:
+        """The process where it is as noisy as σ: from the table, or solved for where the solver leaves the grid."""
+        known = self.levels.get(float(sigma)) if sigma.ndim == 0 else None
+        if known is not None:
+            return known
+        process = self.model.process
+        t = process.time_of(sigma)
+        return Level(t, process.signal(t), process.ancillary_factor(t))
 
-    def state(self, y: Tensor, t: Tensor) -> Tensor:
+    def state(self, y: Tensor, level: Level) -> Tensor:
         """A state of the process whose statistic is y, with the latest ancillary noise."""
         eps = self._latest
         if eps is None:
-            eps = y.new_zeros(len(y), self.model.process.k, *y.shape[2:])
+            return outer(level.signal, y[:, 0])
         if len(eps) != len(y):
             raise ValueError(
                 "the solver drops finished samples, and their ancillary noise cannot follow: "
                 "use Projected(solver, 'mean'), or RK45 with control='batch'."
             )
-        return self.model.process.from_statistic(y[:, 0], t, eps)
+        return outer(level.signal, y[:, 0]) + mix(level.ancillary, eps)
 
     def watcher(self, watch):
         """A watcher of states, from one that is shown y."""
-        return None if watch is None else lambda sigma, y: watch(self.time(sigma), self.state(y, self.time(sigma)))
+        if watch is None:
+            return None
+
+        def shown(sigma, y):
+            level = self.level(sigma)
+            watch(level.t, self.state(y, level))
+
+        return shown
