@@ -12,13 +12,16 @@ DEV     := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format clean
+.PHONY: help demo reproduce test check format clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(RUNTIME) ## Train a small model on 8x8 digits, sample from it and judge the samples
 	$(BIN)/psld demo
+
+reproduce: $(DEV) ## Train, measure and write the published checkpoints of the digits (about an hour on two cores)
+	$(BIN)/python benchmarks/reproduce.py --seeds 3 --out runs/reproduce --publish
 
 test: $(DEV) ## Run the tests, all but the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2

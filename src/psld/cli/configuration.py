@@ -15,6 +15,7 @@ from psld.losses import Objective
 from psld.networks import NoiseClassifier
 from psld.predictions import Predicts, ScoreModel
 from psld.pretrained.presets import published_config
+from psld.pretrained.published import published_checkpoint
 from psld.processes import Conditioning, Process
 from psld.training import TrainingSettings, latest_checkpoint, load_weights
 
@@ -45,7 +46,7 @@ def load_model(
     """The score model of a run or checkpoint folder, and the shape of its images.
 
     Args:
-        path: of the run or checkpoint.
+        path: of the run or checkpoint, or the name of a published one (`psld.pretrained.published_checkpoints`).
         weights: averaged or last.
         device: where the network goes.
         process: in place of the run's own; for networks that predict D(y; σ), which fit every process.
@@ -55,7 +56,7 @@ def load_model(
         ValueError: another process for a network that was trained on the states of its own; or no image shape.
         CheckpointError: the weights are broken.
     """
-    folder = latest_checkpoint(path)
+    folder = latest_checkpoint(published_checkpoint(path))
     if not (folder / "config.yaml").is_file():
         raise FileNotFoundError(f"{folder} has weights and no config.yaml, so the network is not known.")
     config = _model_config(folder / "config.yaml")

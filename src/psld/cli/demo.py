@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
 
     print(f"training PSLD on 1,437 real digits for {config.seconds:.0f} s, into {folder}", flush=True)
     training = train_parser()
-    chosen = ["--config", str(published_config("digits")), "--run", str(folder), "--overwrite"]
+    chosen = ["--config", str(published_config("digits-preconditioned")), "--run", str(folder), "--overwrite"]
     train_from(training, training.parse_args([*chosen, f"--training.max_seconds={config.seconds}"]))
     trained = time.monotonic()
 

@@ -19,6 +19,7 @@ from psld.evaluation.pictures import from_bytes, load_images, to_bytes
 from psld.files import atomic_file, claim_folder
 from psld.grids import NAMES, Grid
 from psld.predictions import Clamped, ScoreModel
+from psld.pretrained.published import published_checkpoint, published_checkpoints
 from psld.processes import Process
 from psld.samplers import Sampler, Samples
 from psld.training import latest_checkpoint
@@ -41,7 +42,8 @@ def parser() -> ArgumentParser:
     """Options of `psld sample`."""
     options = ArgumentParser(prog="psld sample", description=DESCRIPTION)
     options.epilog = EPILOG
-    options.add_argument("run", type=str, help="run folder, checkpoint folder, or a folder with model.safetensors")
+    options.add_argument("run", type=str, nargs="?", help="run, checkpoint or weights folder, or a published name")
+    options.add_argument("--checkpoint", type=str | None, default=None, help="the same, as an option: psld-digits …")
     options.add_argument("--out", type=str, required=True, help="folder to write: new, or of the same command before")
     options.add_subclass_arguments(
         Sampler,
@@ -100,14 +102,20 @@ def run(arguments: list[str]) -> int:
     if min(numbers.values()) < 1:
         given = ", ".join(f"--{name} {value}" for name, value in numbers.items())
         raise ValueError(f"--num, --steps, --batch_size, --devices and --nodes must be at least 1: got {given}.")
+    if (config.run is None) == (config.checkpoint is None):
+        raise ValueError(
+            f"say once what to sample from, as RUN or --checkpoint: got {config.run!r} and {config.checkpoint!r}. "
+            f"Published checkpoints: {', '.join(published_checkpoints())}."
+        )
+    checkpoint = published_checkpoint(config.run or config.checkpoint)
     fabric = launch(config.accelerator, config.devices, config.nodes)
     out = Path(config.out)
     parts = instances(options, config)
     sampler = parts.sampler
-    model, shape = load_model(config.run, config.weights, str(fabric.device), parts.get("process"))
+    model, shape = load_model(checkpoint, config.weights, str(fabric.device), parts.get("process"))
     grid = sampler.grid(config.grid, model.process, config.steps)
     if fabric.is_global_zero:
-        claim_folder(out, "sampling.json", provenance(config, sampler, grid), "samples")
+        claim_folder(out, "sampling.json", provenance(config, checkpoint, sampler, grid), "samples")
     fabric.barrier()
     if config.compile:
         model.network = torch.compile(model.network)
@@ -141,10 +149,10 @@ def own_share(count: int, present: set[int], rank: int, ranks: int) -> list[int]
     return [i for i in range(rank, count, ranks) if i not in present]
 
 
-def provenance(config, sampler: Sampler, grid: Grid) -> dict[str, Any]:
+def provenance(config, checkpoint: Path, sampler: Sampler, grid: Grid) -> dict[str, Any]:
     """What the images depend on: not their number, not the devices."""
     return {
-        "checkpoint": str(latest_checkpoint(config.run)),
+        "checkpoint": str(latest_checkpoint(checkpoint)),
         "weights": config.weights,
         "clamp": config.clamp,
         "sampler": repr(sampler),

@@ -166,7 +166,7 @@ def _remove_leftovers(parent: Path) -> None:
 
 
 def latest_checkpoint(path: str | Path) -> Path:
-    """The newest checkpoint of a run, or the folder itself if it holds model.safetensors.
+    """The newest checkpoint of a run, or the folder itself if it holds weights.
 
     Args:
         path: the folder of a run, of its checkpoints, of one checkpoint, or of exported weights.
@@ -187,7 +187,7 @@ def latest_checkpoint(path: str | Path) -> Path:
         if runs
         else "No run beside it has one."
     )
-    raise FileNotFoundError(f"no checkpoint in {path} (looked for {ONLINE}). {hint}")
+    raise FileNotFoundError(f"no checkpoint in {path} (looked for {ONLINE} and {AVERAGED}). {hint}")
 
 
 def has_checkpoint(path: str | Path) -> bool:
@@ -196,7 +196,7 @@ def has_checkpoint(path: str | Path) -> bool:
 
 
 def _checkpoint_in(path: Path) -> Path | None:
-    if (path / ONLINE).is_file():
+    if (path / ONLINE).is_file() or (path / AVERAGED).is_file():
         return path
     steps = _steps(path / "checkpoints") or _steps(path)
     return steps[-1] if steps else None

@@ -1,0 +1,25 @@
+"""The checkpoints that come with psld: small networks with their configuration and a card of measured numbers.
+
+`make reproduce` trains, measures and writes them (benchmarks/reproduce.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["published_checkpoint", "published_checkpoints"]
+
+FOLDER = Path(__file__).parent / "checkpoints"
+
+
+def published_checkpoints() -> list[str]:
+    """Their names, as `psld sample NAME` takes them."""
+    return sorted(file.parent.name for file in FOLDER.glob("*/config.yaml"))
+
+
+def published_checkpoint(path: str | Path) -> Path:
+    """The folder of the published checkpoint of this name; the path itself where it exists or is no such name.
+
+    A folder of the user's own with that name comes first.
+    """
+    return FOLDER / path if not Path(path).exists() and str(path) in published_checkpoints() else Path(path)
