@@ -36,7 +36,7 @@ CONFIG = Path(__file__).parents[1] / "configs" / "digits-preconditioned.yaml"
 PROCESSES = {
     "psld": ["--process", "psld.PSLD", "--process.gamma", "0.01"],
     "cld": ["--process", "psld.CLD"],
-    "vp": ["--process", "psld.VPSDE", "--process.beta", "null", "--network.network.in_channels", "1"],
+    "vp": ["--process", "psld.VPSDE", "--network.network.in_channels", "1"],
 }
 PUBLISHED: dict[str, tuple[Sampler, str]] = {
     "Euler–Maruyama, quadratic": (EulerMaruyama(), "paper-quadratic"),

@@ -334,3 +334,12 @@ def test_processes_that_look_at_different_moments_leave_nothing_out(ranks):
         drawn += own
         present |= set(own[:2])
     assert sorted(drawn) == [0, 1, 2, 3, 6, 7, 8, 9, 10]
+
+
+@pytest.mark.parametrize("name", ["digits", "digits-denoiser", "digits-preconditioned", "mnist", "mnist-denoiser"])
+def test_another_process_on_top_of_a_configuration_has_its_own_defaults(capsys, name):
+    """β = 8 of PSLD, written in the file, would silently become the schedule of VP."""
+    with pytest.raises(SystemExit):
+        main(["train", "--config", str(published_config(name)), "--process", "psld.VPSDE", "--print_config"])
+    process = yaml.safe_load(capsys.readouterr().out)["process"]
+    assert process["init_args"] == {"beta_min": 0.1, "beta_max": 20.0, "beta": None}
