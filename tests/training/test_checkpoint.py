@@ -44,7 +44,8 @@ def test_latest_of_run_checkpoint_and_export(tmp_path):
     with pytest.raises(FileNotFoundError) as missing:
         latest_checkpoint(tmp_path / "cifar")
     assert str(missing.value) == (
-        f"no checkpoint in {tmp_path}/cifar (looked for model.safetensors and model_ema.safetensors). Runs with one: {tmp_path}/run."
+        f"no checkpoint in {tmp_path}/cifar (looked for model.safetensors and model_ema.safetensors). "
+        f"Runs with one: {tmp_path}/run."
     )
 
 
