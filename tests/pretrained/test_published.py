@@ -1,0 +1,56 @@
+"""The checkpoints in the package: there, small, with a card, and as good as the card says."""
+
+import re
+
+import pytest
+import torch
+
+from psld import Clamped, Exponential
+from psld.cli import main
+from psld.cli.configuration import load_model
+from psld.cli.demo import featurise
+from psld.data import Digits
+from psld.evaluation import frechet_distance, train_digit_classifier
+from psld.pretrained import published_checkpoint, published_checkpoints
+from psld.pretrained.published import FOLDER
+
+NAMES = published_checkpoints()
+
+
+def test_all_are_small_and_have_a_card():
+    assert {"psld-digits"} <= set(NAMES)
+    assert sum(file.stat().st_size for file in FOLDER.rglob("*")) < 20e6
+    for name in NAMES:
+        assert f"psld sample {name} " in (FOLDER / name / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
+    assert published_checkpoint("psld-digits") == FOLDER / "psld-digits"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "psld-digits").mkdir()
+    assert str(published_checkpoint("psld-digits")) == "psld-digits"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if re.fullmatch("(psld|cld|vp)-digits", name)])
+def test_samples_are_as_good_as_the_card_says(name):
+    """Same sampler, budget and seeds as a row of the card; another processor rounds otherwise."""
+    row = re.search(r"\| multistep \| 10 \| 10 \| ([\d.]+) \|", (FOLDER / name / "README.md").read_text())
+    assert row is not None
+    network, shape = load_model(name)
+    model, sampler = Clamped(network), Exponential(order=2)
+    grid = sampler.grid("optimised", model.process, 10)
+    images = torch.cat([batch.x for batch in sampler.batches(model, shape, grid, range(1000), 500)])
+    data = Digits("train")
+    classifier = train_digit_classifier(data.images, data.labels)
+    distance = frechet_distance(featurise(classifier, images.float().clamp(-1, 1)), featurise(classifier, data.images))
+    assert distance == pytest.approx(float(row[1]), rel=0.15)
+
+
+def test_sampling_by_name(tmp_path, capsys):
+    by_option = ["sample", "--checkpoint", "psld-digits", "--num", "2", "--steps", "5", "--out", str(tmp_path / "a")]
+    by_place = ["sample", "psld-digits", "--num", "2", "--steps", "5", "--out", str(tmp_path / "b")]
+    assert main(by_option) == main(by_place) == 0
+    assert (tmp_path / "a/images/000001.png").read_bytes() == (tmp_path / "b/images/000001.png").read_bytes()
+    assert main(["sample", "psld-digits", "--checkpoint", "vp-digits", "--out", str(tmp_path / "c")]) == 1
+    assert main(["sample", "--out", str(tmp_path / "c")]) == 1
+    assert capsys.readouterr().err.count("Published checkpoints: ") == 2
