@@ -148,7 +148,7 @@ def fit(
     """
     generator = torch.Generator().manual_seed(seed)
     process, kernel = model.process, model.process.marginal(t)
-    model = model.tabulate(process.times([t]))
+    model = model.tabulate(process.times(torch.tensor([t], dtype=torch.float64)))
     optimiser = torch.optim.Adam(dequantiser.parameters(), learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     device = next(dequantiser.parameters()).device

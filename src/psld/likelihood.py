@@ -49,22 +49,20 @@ Start = Literal["perturbed", "data"]
 SMALL = 64  # dimensions of the noisy variables up to which the trace is exact unless told otherwise
 ROWS_AT_ONCE = 64
 
+TraceOfPath = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""trace(output, input, rows) -> (b,): of ∂output/∂input of each sample, rows being which of the batch they are."""
+
 
 class Trace(Protocol):
     """How the trace of a Jacobian is found."""
 
-    def begin(
-        self, shape: tuple[int, ...], generators: Generators, device: torch.device | str = "cpu"
-    ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    def begin(self, shape: tuple[int, ...], generators: Generators, device: torch.device | str = "cpu") -> TraceOfPath:
         """Ready for one path of a batch.
 
         Args:
             shape: of the input of the field, (B, ...).
             generators: one a sample.
             device: of the field.
-
-        Returns:
-            trace(output, input, rows) -> (b,): of ∂output/∂input of each sample, rows being which of the B they are.
         """
         ...
 
@@ -72,7 +70,9 @@ class Trace(Protocol):
 class ExactTrace:
     """Every diagonal entry: one backward pass a dimension, many at once (`vmap` over the rows of the Jacobian)."""
 
-    def begin(self, shape, generators=None, device="cpu"):
+    def begin(
+        self, shape: tuple[int, ...], generators: Generators = None, device: torch.device | str = "cpu"
+    ) -> TraceOfPath:
         basis = torch.eye(math.prod(shape[1:]), dtype=torch.float64, device=device).unflatten(1, (1, *shape[1:]))
 
         def trace(output: Tensor, input: Tensor, rows: Tensor) -> Tensor:
@@ -109,7 +109,9 @@ class Hutchinson:
             raise ValueError(f"law must be 'rademacher' or 'gaussian': got {law!r}.")
         self.probes, self.law = probes, law
 
-    def begin(self, shape, generators=None, device="cpu"):
+    def begin(
+        self, shape: tuple[int, ...], generators: Generators = None, device: torch.device | str = "cpu"
+    ) -> TraceOfPath:
         draws = standard_normal((shape[0], self.probes, *shape[1:]), generators, torch.float64)
         if self.law == "rademacher":
             draws = torch.where(draws < 0, -1.0, 1.0).to(draws)
