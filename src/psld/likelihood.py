@@ -49,8 +49,9 @@ Start = Literal["perturbed", "data"]
 SMALL = 64  # dimensions of the noisy variables up to which the trace is exact unless told otherwise
 ROWS_AT_ONCE = 64
 
-TraceOfPath = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""trace(output, input, rows) -> (b,): of ∂output/∂input of each sample, rows being which of the batch they are."""
+TraceOfPath = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""trace(output, input, G, rows) -> (b,): of Gᵀ (∂output/∂input) G of each sample, G (b, k, r) acting on the variables
+of output and input (b, k, *data); rows (b,) are which of the batch they are."""
 
 
 class Trace(Protocol):
@@ -60,7 +61,7 @@ class Trace(Protocol):
         """Ready for one path of a batch.
 
         Args:
-            shape: of the input of the field, (B, ...).
+            shape: (B, r, *data).
             generators: one a sample.
             device: of the field.
         """
@@ -75,9 +76,11 @@ class ExactTrace:
     ) -> TraceOfPath:
         basis = torch.eye(math.prod(shape[1:]), dtype=torch.float64, device=device).unflatten(1, (1, *shape[1:]))
 
-        def trace(output: Tensor, input: Tensor, rows: Tensor) -> Tensor:
+        def trace(output: Tensor, input: Tensor, directions: Tensor, rows: Tensor) -> Tensor:
             parts = [
-                quadratic_forms(output, input, part.expand(-1, len(rows), *shape[1:]), more=True).sum(0)
+                quadratic_forms(
+                    output, input, _along(directions, part.expand(-1, len(rows), *shape[1:])), more=True
+                ).sum(0)
                 for part in basis.split(ROWS_AT_ONCE)
             ]
             return torch.stack(parts).sum(0)
@@ -117,13 +120,19 @@ class Hutchinson:
             draws = torch.where(draws < 0, -1.0, 1.0).to(draws)
         probes = draws.transpose(0, 1).to(device)
 
-        def trace(output: Tensor, input: Tensor, rows: Tensor) -> Tensor:
-            return quadratic_forms(output, input, probes[:, rows.to(device)]).mean(0)
+        def trace(output: Tensor, input: Tensor, directions: Tensor, rows: Tensor) -> Tensor:
+            return quadratic_forms(output, input, _along(directions, probes[:, rows.to(device)])).mean(0)
 
         return trace
 
     def __repr__(self) -> str:
         return f"Hutchinson(probes={self.probes}, law={self.law!r})"
+
+
+def _along(directions: Float[Tensor, "*#B k r"], probes: Float[Tensor, "p B r *data"]) -> Float[Tensor, "p B k *data"]:
+    """Probes of r variables as directions in all k."""
+    g = directions.to(probes).reshape(-1, *directions.shape[-2:], *[1] * (probes.ndim - 3))
+    return (g * probes.unsqueeze(2)).sum(3)
 
 
 def quadratic_forms(
@@ -206,7 +215,7 @@ class ProbabilityFlow:
 
         def rate(packed: Tensor, t: Tensor, rows: Tensor) -> Tensor:
             state = packed[:, :-1].unflatten(1, z.shape[1:])
-            slope, divergence = _flow(self.model, state, t, lambda output, input: trace(output, input, rows))
+            slope, divergence = _flow(self.model, state, t, lambda out, z, g: trace(out, z, g, rows))
             return torch.cat([slope.flatten(1), divergence[:, None]], 1)
 
         packed = torch.cat([z.double().flatten(1), z.new_zeros(len(z), 1, dtype=torch.float64)], 1)
@@ -230,31 +239,33 @@ class ProbabilityFlow:
         return f"ProbabilityFlow({self.model.process!r}, {self.trace!r}, rtol={self.solver.rtol:g})"
 
 
-def _flow(model: ScoreModel, z: Tensor, t: Tensor, trace: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+def _flow(
+    model: ScoreModel, z: Tensor, t: Tensor, trace: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
     """dz/dt and its divergence.
 
-    With D = GGᵀ, tr(D ∂score) = tr ∂(Gᵀ score(z + Gu))/∂u at u = 0, over the noisy variables only. What of the score is
-    known, −Rz along the ancillary directions, is left out of the estimate; it is the same in every data dimension.
+    With D = GGᵀ, tr(D ∂score) = tr(Gᵀ ∂score G), over the noisy variables only. What of the score is known, −Rz along
+    the ancillary directions, is left out of the estimate; it is the same in every data dimension.
     """
     process, n = model.process, math.prod(z.shape[2:])
-    kernel, diffusion = process.marginal(t), process.diffusion_rate(t)
-    factor, ancillary = _noise_directions(kernel, diffusion, process), _ancillary_precision(kernel)
+    drift, diffusion = process.drift_rate(t), process.diffusion_rate(t)
     with torch.enable_grad():
-        u = torch.zeros(len(z), factor.shape[-1], *z.shape[2:], dtype=z.dtype, device=z.device, requires_grad=True)
-        moved = z + mix(factor, u)
-        score = model(moved, t).score
-        unknown = trace(mix(factor.mT, score + mix(ancillary, moved)), u)
-    slope = mix(process.drift_rate(t), z) - mix(diffusion, score.detach())
-    known = process.drift_rate(t).diagonal(dim1=-2, dim2=-1).sum(-1) + (diffusion * ancillary).sum((-2, -1))
-    return slope, n * known.to(z) - unknown.detach()
+        z = z.detach().requires_grad_()
+        prediction = model(z, t)
+        ancillary = _ancillary_precision(prediction.kernel)
+        directions = _noise_directions(prediction.kernel, diffusion, process.noisy_rows)
+        score = prediction.score
+        unknown = trace(score + mix(ancillary, z), z, directions)
+    z, score = z.detach(), score.detach()
+    known = drift.diagonal(dim1=-2, dim2=-1).sum(-1) + (diffusion * ancillary).sum((-2, -1))
+    return mix(drift, z) - mix(diffusion, score), n * known.to(z) - unknown.detach()
 
 
-def _noise_directions(kernel: Kernel, diffusion: Tensor, process: Process) -> Float[Tensor, "*B k r"]:
+def _noise_directions(kernel: Kernel, diffusion: Float[Tensor, "*B k k"], r: int) -> Float[Tensor, "*B k r"]:
     """G with GGᵀ = βD, its first column along the direction in which x̂₀ enters the score.
 
     Of an exact score only that column has an unknown Jacobian, so that probes of the others add no variance.
     """
-    r = process.noisy_rows
     root = torch.zeros(*diffusion.shape[:-1], r, dtype=diffusion.dtype)
     root[..., -r:, :] = torch.linalg.cholesky(diffusion[..., -r:, -r:])
     if r == 1:

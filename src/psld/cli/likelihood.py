@@ -22,8 +22,8 @@ from psld.training import latest_checkpoint
 
 __all__ = ["run"]
 
-DESCRIPTION = """Bits per dimension of images under a trained run, by the probability-flow ODE: their mean and its standard
-error over the images, printed, and written with the value of every image to a JSON file.
+DESCRIPTION = """Bits per dimension of images under a trained run, by the probability-flow ODE: their mean and its
+standard error over the images, printed, and written with the value of every image to a JSON file.
 
 What is given is an upper bound (a lower bound on log p), over --draws draws of dequantisation, auxiliary variables and
 perturbation. An image depends on its own seed (--seed, --seed + 1, …) and not on the batch size."""
