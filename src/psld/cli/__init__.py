@@ -10,6 +10,8 @@ __all__ = ["main"]
 COMMANDS = {
     "train": "train a process on images, from one YAML file",
     "sample": "draw images from a trained run",
+    "evaluate": "FID and friends of a run or of images, and speed against quality",
+    "stats": "statistics of a data set, to evaluate against",
     "bench": "compare samplers on exact scores or on a trained network",
     "presets": "list the published experiments, or print one as YAML",
     "import": "turn an official checkpoint into a folder that sample reads",
