@@ -10,10 +10,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -51,6 +51,7 @@ from psld.tuning import Judge, best_parameter
 
 __all__ = [
     "Cell",
+    "Plotted",
     "Reference",
     "Row",
     "cells",
@@ -66,12 +67,16 @@ TOLERANCES = tuple(10.0**e for e in (-5, -4, -3, -2, -1, 0, 1, 2, 3))
 
 
 class Cell(NamedTuple):
-    """A sampler on a grid within a budget of evaluations. Both are built late: some look for a parameter first."""
+    """A sampler on a grid within a budget of evaluations.
+
+    Both are built late: some (`judged`) look for a parameter with a judge first, the others need none.
+    """
 
     family: str
     label: str
     nfe: int
-    build: Callable[[Judge], tuple[Sampler, Grid]]
+    build: Callable[[Judge | None], tuple[Sampler, Grid]]
+    judged: bool = False
 
 
 class Reference(NamedTuple):
@@ -111,17 +116,18 @@ def cells(process: Process, nfe: int) -> Iterator[Cell]:
         return Cell(family, f"{sampler!r}, {grid}", nfe, lambda judge: (sampler, sampler.grid(grid, process, nfe)))
 
     def tuned(family: str, grid: str, name: str, sampler: Callable[[float], Sampler]) -> Cell:
-        def build(judge: Judge) -> tuple[Sampler, Grid]:
+        def build(judge: Judge | None) -> tuple[Sampler, Grid]:
+            assert judge is not None
             times = sampler(0.0).grid(grid, process, nfe)
             return sampler(best_parameter(judge, sampler, times, LAMBDAS, refinements=2).best), times
 
-        return Cell(family, f"{name}, best λ, {grid}", nfe, build)
+        return Cell(family, f"{name}, best λ, {grid}", nfe, build, judged=True)
 
     yield fixed("paper", "paper-uniform", EulerMaruyama())
     yield fixed("paper", "paper-quadratic", EulerMaruyama())
     if process.recipe is not None:
         yield fixed("paper", "paper-quadratic", SSCS())
-    yield Cell("paper", "RK45, tolerance for this NFE", nfe, lambda judge: rk45_within(nfe, judge))
+    yield Cell("paper", "RK45, tolerance for this NFE", nfe, partial(rk45_within, nfe), judged=True)
     for name in ("log-snr", "quadratic", "edm-rho", "optimised"):
         yield fixed("exponential", name, Exponential(order=2))
     for sampler in (Exponential(order=1), Exponential(order=3), DPMSolverPP(), GDDIM(order=2), GDDIM(order=3)):
@@ -153,8 +159,9 @@ def cells(process: Process, nfe: int) -> Iterator[Cell]:
             yield fixed("splitting, stochastic", "quadratic", sampler)
 
 
-def rk45_within(nfe: int, judge: Judge) -> tuple[Sampler, Grid]:
+def rk45_within(nfe: int, judge: Judge | None) -> tuple[Sampler, Grid]:
     """RK45 with the smallest tolerance that keeps the mean number of evaluations within the budget, or the loosest."""
+    assert judge is not None
     ends = grids.uniform(judge.model.process, 2)
     candidates = [RK45(tolerance, tolerance) for tolerance in TOLERANCES]
     for sampler in candidates:
@@ -236,7 +243,26 @@ def _short(value: float) -> str:
     return f"{value:.3g}" if 1e-4 <= value < 1000 else f"{value:.1e}"
 
 
-def draw_plot(rows: list[Row], path: Path) -> None:
+class Plotted(Protocol):
+    """What a point of the plot is drawn from; a `Row` is one. frechet_floor may be NaN: not known."""
+
+    @property
+    def process(self) -> str: ...
+    @property
+    def family(self) -> str: ...
+    @property
+    def sampler(self) -> str: ...
+    @property
+    def budget(self) -> int: ...
+    @property
+    def nfe(self) -> float: ...
+    @property
+    def frechet(self) -> float: ...
+    @property
+    def frechet_floor(self) -> float: ...
+
+
+def draw_plot(rows: Sequence[Plotted], path: Path, distance: str = "Fréchet distance to fresh draws") -> None:
     """Fréchet distance against evaluations, a panel a process: the best of each family, the paper's one by one."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -249,7 +275,7 @@ def draw_plot(rows: list[Row], path: Path) -> None:
     for axes, process in zip(panels, processes, strict=True):
         own = [row for row in rows if row.process == process]
         for label in labels:
-            best: dict[int, Row] = {}
+            best: dict[int, Plotted] = {}
             for row in own:
                 if (row.sampler if row.family == "paper" else row.family) == label and np.isfinite(row.frechet):
                     known = best.get(row.budget)
@@ -260,15 +286,17 @@ def draw_plot(rows: list[Row], path: Path) -> None:
                 style = ":" if paper else "-"
                 name = label if paper else f"{label}, best"
                 axes.plot(*zip(*points, strict=True), style, marker="o", ms=3.5, color=colours[label], label=name)
-        axes.axhline(own[0].frechet_floor, color="0.3", lw=1, ls="--")
-        axes.annotate("floor", (0.01, own[0].frechet_floor), xycoords=("axes fraction", "data"), va="top", fontsize=8)
+        floor = own[0].frechet_floor
         axes.set(title=process, xlabel="network evaluations", xscale="log", yscale="log")
-        axes.set_ylim(0.6 * own[0].frechet_floor, 200 * own[0].frechet_floor)
+        if np.isfinite(floor):
+            axes.axhline(floor, color="0.3", lw=1, ls="--")
+            axes.annotate("floor", (0.01, floor), xycoords=("axes fraction", "data"), va="top", fontsize=8)
+            axes.set_ylim(0.6 * floor, 200 * floor)
         ticks = sorted({row.budget for row in own})
         axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
         axes.minorticks_off()
         axes.grid(alpha=0.25)
-    panels[0].set_ylabel("Fréchet distance to fresh draws")
+    panels[0].set_ylabel(distance)
     figure.legend(*_legend(panels), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=130)

@@ -11,6 +11,8 @@ COMMANDS = {
     "train": "train a process on images, from one YAML file",
     "sample": "draw images from a trained run",
     "likelihood": "bits per dimension of images under a trained run",
+    "evaluate": "FID and friends of a run or of images, and speed against quality",
+    "stats": "statistics of a data set, to evaluate against",
     "bench": "compare samplers on exact scores or on a trained network",
     "presets": "list the published experiments, or print one as YAML",
     "import": "turn an official checkpoint into a folder that sample reads",

@@ -25,7 +25,7 @@ from psld.samplers import Sampler, Samples
 from psld.training import latest_checkpoint
 from psld.training.devices import launch
 
-__all__ = ["generate", "run"]
+__all__ = ["add_sampling_arguments", "generate", "own_share", "provenance", "run"]
 
 DESCRIPTION = """Draw images from a trained run: OUT/grid.png, and OUT/images/000000.png … or OUT/samples.npz.
 
@@ -45,6 +45,14 @@ def parser() -> ArgumentParser:
     options.add_argument("run", type=str, nargs="?", help="run, checkpoint or weights folder, or a published name")
     options.add_argument("--checkpoint", type=str | None, default=None, help="the same, as an option: psld-digits …")
     options.add_argument("--out", type=str, required=True, help="folder to write: new, or of the same command before")
+    options.add_argument("--num", type=int, default=64, help="how many images")
+    options.add_argument("--format", type=Literal["png", "npz"], default="png", help="a file an image, or one array")
+    add_sampling_arguments(options)
+    return options
+
+
+def add_sampling_arguments(options: ArgumentParser) -> None:
+    """What images are drawn with: sampler, process, grid, steps, seed, weights, devices."""
     options.add_subclass_arguments(
         Sampler,
         "sampler",
@@ -61,10 +69,8 @@ def parser() -> ArgumentParser:
     options.add_argument(
         "--steps", type=int, default=20, help="network evaluations a sample, the last denoising included"
     )
-    options.add_argument("--num", type=int, default=64, help="how many images")
     options.add_argument("--seed", type=int, default=0, help="seed of the first image")
     options.add_argument("--batch_size", type=int, default=256, help="images at a time, on each device")
-    options.add_argument("--format", type=Literal["png", "npz"], default="png", help="a file an image, or one array")
     options.add_argument("--weights", type=Literal["ema", "online"], default="ema", help="averaged weights or the last")
     options.add_argument(
         "--clamp", type=bool, default=True, help="hold x̂₀ within [−1, 1]; false for the paper's convention"
@@ -73,7 +79,6 @@ def parser() -> ArgumentParser:
     options.add_argument("--devices", type=int, default=1, help="devices (processes) on each node")
     options.add_argument("--nodes", type=int, default=1, help="machines, each started with the same command")
     options.add_argument("--compile", type=bool, default=False, help="torch.compile the network first")
-    return options
 
 
 def generate(
@@ -115,7 +120,8 @@ def run(arguments: list[str]) -> int:
     model, shape = load_model(checkpoint, config.weights, str(fabric.device), parts.get("process"))
     grid = sampler.grid(config.grid, model.process, config.steps)
     if fabric.is_global_zero:
-        claim_folder(out, "sampling.json", provenance(config, checkpoint, sampler, grid), "samples")
+        settings = provenance(config, checkpoint, sampler, grid) | {"format": config.format}
+        claim_folder(out, "sampling.json", settings, "samples")
     fabric.barrier()
     if config.compile:
         model.network = torch.compile(model.network)
@@ -150,7 +156,7 @@ def own_share(count: int, present: set[int], rank: int, ranks: int) -> list[int]
 
 
 def provenance(config, checkpoint: Path, sampler: Sampler, grid: Grid) -> dict[str, Any]:
-    """What the images depend on: not their number, not the devices."""
+    """What the images depend on: not their number, not the devices, not how they are written."""
     return {
         "checkpoint": str(latest_checkpoint(checkpoint)),
         "weights": config.weights,
@@ -160,7 +166,6 @@ def provenance(config, checkpoint: Path, sampler: Sampler, grid: Grid) -> dict[s
         "times": grid.times.tolist(),
         "final": grid.final,
         "seed": config.seed,
-        "format": config.format,
     }
 
 

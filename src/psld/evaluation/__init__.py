@@ -1,6 +1,7 @@
 """How good samples are, and what they look like.
 
-Two distances between sets of points, a digit classifier for features and labels, a measure of memorisation, pictures.
+Fréchet, kernel and energy distances, precision and recall, classifiers for features and labels, a measure of
+memorisation, pictures. `psld.evaluation.features` and `.statistics` turn images into what is compared.
 matplotlib is imported only by the functions that draw with it.
 """
 

@@ -82,7 +82,7 @@ def train_digit_classifier(
 
 
 @torch.no_grad()
-def classifier_accuracy(classifier: nn.Module, images: Float[Tensor, "n 1 8 8"], labels: Int[Tensor, " n"]) -> float:
+def classifier_accuracy(classifier: nn.Module, images: Float[Tensor, "n 1 H W"], labels: Int[Tensor, " n"]) -> float:
     """The share, in [0, 1], of images whose largest logit is that of their label."""
     return float((classifier(images).argmax(1) == labels).double().mean())
 

@@ -1,0 +1,90 @@
+"""From a path to the images that are there, as they are: for whoever measures images rather than trains on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from psld.data.arrays import ArrayFile
+from psld.data.base import ImageData
+from psld.data.decoding import MODES, FileImages, Framing, image_files
+from psld.data.digits import Digits
+from psld.data.mnist import MNIST
+
+__all__ = ["MixedImagesError", "open_images"]
+
+
+class MixedImagesError(ValueError):
+    """The images of a folder are not of one size and mode; the message names two of them."""
+
+
+def open_images(source: str | Path, split: str | None = None, image_size: int | None = None) -> ImageData:
+    """The images of a folder, an .npz file, MNIST's files, or scikit-learn's digits.
+
+    Args:
+        source: "digits"; an .npz file with an array "images" or a single array; a folder with IDX files (MNIST); what
+            `psld sample` wrote; or a folder of image files, all of one size and mode.
+        split: of digits ("train", "heldout", "all") and of MNIST (see `psld.data.MNIST`); None is the first.
+        image_size: of MNIST, 28 or 32 (with a border); of others what they must have. None takes them as they are.
+
+    Raises:
+        FileNotFoundError: nothing is there, or an empty folder.
+        MixedImagesError: a folder with images of several sizes or modes.
+        ValueError: another size than image_size, broken or transparent images, an unknown split, or a split of what has
+            none.
+    """
+    path = Path(source)
+    if str(source) == "digits":
+        data = Digits(split or "train")  # pyright: ignore[reportArgumentType]: it refuses what it does not know
+    elif path.is_dir() and any(path.glob("*-idx3-ubyte*")):
+        size = 28 if image_size is None else image_size
+        data = MNIST(path, split or "train", size)  # pyright: ignore[reportArgumentType]
+    elif split is not None:
+        raise ValueError(f"{source} has no splits, and {split!r} was asked for: leave it out.")
+    elif path.suffix == ".npz":
+        data = ArrayFile(path, *_keys(path))
+    elif (path / "samples.npz").is_file():
+        data = ArrayFile(path / "samples.npz", "images")
+    else:
+        folder = path / "images" if (path / "sampling.json").is_file() else path
+        data = _of_one_kind(image_files(folder))
+    if image_size is not None and data.image_shape[1:] != (image_size, image_size):
+        height, width = data.image_shape[1:]
+        raise ValueError(f"{source} holds images of {width}×{height}, and {image_size}×{image_size} are needed.")
+    return data
+
+
+def _keys(path: Path) -> tuple[str | None]:
+    """Its array "images", where it has one beside others."""
+    import zipfile
+
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return (None,)  # ArrayFile says what is wrong
+    with zipfile.ZipFile(path) as archive:
+        return ("images" if "images.npy" in archive.namelist() else None,)
+
+
+def _of_one_kind(files: list[Path]) -> FileImages:
+    """The files, all of the size and mode of the first. Headers are read here, pixels when they are asked for."""
+    from PIL import Image
+
+    first = None
+    for file in files:
+        try:
+            with Image.open(file) as picture:
+                kind = picture.size, picture.mode
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f"{file} cannot be read as an image: {error}. Remove or replace it.") from error
+        if first is None:
+            first = kind
+        elif kind != first:
+            (size, mode), (other_size, other_mode) = first, kind
+            raise MixedImagesError(
+                f"images of several kinds: {files[0]} is {size[0]}×{size[1]}, mode {mode}; {file} is "
+                f"{other_size[0]}×{other_size[1]}, mode {other_mode}. Give a folder of one size and mode."
+            )
+    assert first is not None  # image_files refuses an empty folder
+    (width, height), mode = first
+    if width != height:
+        raise ValueError(f"{files[0]} is {width}×{height}: images must be square.")
+    channels = {name: channels for channels, name in MODES.items()}.get(mode, 3)
+    return FileImages(files, channels, Framing(width))

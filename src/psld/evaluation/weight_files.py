@@ -1,0 +1,112 @@
+"""Files of network weights: found or downloaded, checked by their hash, and read without running code of theirs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from psld.files import atomic_file
+
+__all__ = ["file_sha256", "load_tensors", "weights_file"]
+
+
+def weights_file(weights: str | Path, sha256: str | None = None) -> tuple[Path, str]:
+    """A file, downloaded first if `weights` is an address (with ://), and its SHA-256.
+
+    A download goes to ~/.cache/psld (or $XDG_CACHE_HOME/psld) under its hash, and is kept only if that is right.
+
+    Raises:
+        ValueError: no hash for an address, or another one than was asked for.
+        FileNotFoundError: there is no such file.
+        OSError: the address cannot be read.
+    """
+    expected = sha256.lower() if sha256 else None
+    if "://" not in str(weights):
+        file = Path(weights)
+        if not file.is_file():
+            raise FileNotFoundError(f"no weights file {file}: give the path or the address of the published weights.")
+        found = file_sha256(file)
+        _require_hash(str(file), found, expected)
+        return file, found
+    if expected is None:
+        raise ValueError(
+            f"{weights} is an address: give the SHA-256 that the file must have, so that it can be checked."
+        )
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "psld"
+    file = folder / f"{expected}.weights"
+    if not file.is_file():
+        _download(str(weights), file, expected)
+    found = file_sha256(file)
+    _require_hash(str(file), found, expected)
+    return file, found
+
+
+def _download(address: str, file: Path, expected: str) -> None:
+    """Writes the file, whole and of that hash, or nothing."""
+    from urllib.request import urlopen
+
+    digest = hashlib.sha256()
+    with urlopen(address) as source, atomic_file(file) as target:
+        while block := source.read(1 << 20):
+            digest.update(block)
+            target.write(block)
+        _require_hash(address, digest.hexdigest(), expected)
+
+
+def _require_hash(name: str, found: str, expected: str | None) -> None:
+    if expected is not None and found != expected:
+        raise ValueError(f"{name} has SHA-256 {found}, not {expected}: it is another file, or a damaged one.")
+
+
+def file_sha256(file: Path) -> str:
+    """In hexadecimal."""
+    digest = hashlib.sha256()
+    with open(file, "rb") as content:
+        while block := content.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_tensors(file: Path) -> Mapping[str, Tensor]:
+    """A state dict from safetensors or from a file of torch.save, which is read with weights_only=True.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        raise ValueError(f"{file} cannot be read as weights: {str(error).splitlines()[0]}") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{file} does not hold a state dict: tensors by name.")
+    return state
+
+
+def load_tensors(network: nn.Module, file: Path) -> None:
+    """Loads a file into a network, of which every parameter and running statistic must be there.
+
+    Counters of batches, which old files lack and evaluation does not use, need not be.
+
+    Raises:
+        ValueError: the file is not one of weights, or of another network.
+    """
+    state = _read_tensors(file)
+    try:
+        missing, unexpected = network.load_state_dict(dict(state), strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{file} holds weights of another network: {str(error).splitlines()[-1].strip()}") from error
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        wrong = [f"no {name}" for name in missing[:3]] + [f"unknown {name}" for name in unexpected[:3]]
+        raise ValueError(f"{file} holds weights of another network: {', '.join(wrong)}.")
