@@ -1,0 +1,1 @@
+"""Conditional generation: models that wrap a model, so that every sampler takes them."""
