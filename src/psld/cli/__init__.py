@@ -10,6 +10,7 @@ __all__ = ["main"]
 COMMANDS = {
     "train": "train a process on images, from one YAML file",
     "sample": "draw images from a trained run",
+    "report": "one HTML file about a trained run: samples, paths, curves, and how each was measured",
     "bench": "compare samplers on exact scores or on a trained network",
     "presets": "list the published experiments, or print one as YAML",
     "import": "turn an official checkpoint into a folder that sample reads",

@@ -8,7 +8,6 @@ of the data has half of its samples below it, as the held-out images do by defin
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -17,7 +16,8 @@ from torch import Tensor
 __all__ = ["MemorisedShare", "Nearest", "memorised_share", "nearest", "nearest_distance"]
 
 
-class Nearest(NamedTuple):
+@dataclass(frozen=True)
+class Nearest:
     """For each point searched for: the position of its nearest point (int64), and how far that is (float64)."""
 
     index: Int64[Tensor, " n"]

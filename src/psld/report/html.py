@@ -51,6 +51,7 @@ def join(*parts: Html) -> Html:
 
 
 def paragraph(content: str) -> Html:
+    """Text as one paragraph."""
     return Html(f"<p>{text(content)}</p>")
 
 
@@ -105,7 +106,7 @@ def png_uri(pixels: np.ndarray) -> str:
 
 
 def picture(image: Float[Tensor, "C H W"], alt: str, target: int = 40) -> Html:
-    """An image of about `target` pixels, each of its own pixels an integer number of them; alt="" where it decorates."""
+    """An image about `target` wide, each pixel an integer number of the page's; alt="" where it decorates."""
     height, width = image.shape[-2:]
     scale = max(1, round(target / width))
     return Html(

@@ -51,9 +51,7 @@ def read_sweep(path: Path) -> SpeedQuality:
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        points = [
-            Point(_label(row), float(row["nfe"]), float(row["frechet"]), row.get("samples")) for row in rows
-        ]
+        points = [Point(_label(row), float(row["nfe"]), float(row["frechet"]), row.get("samples")) for row in rows]
         floors = {float(row["frechet_floor"]) for row in rows if row.get("frechet_floor") is not None}
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(
