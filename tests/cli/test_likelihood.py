@@ -3,10 +3,16 @@
 import json
 import math
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from psld.cli import main
+from psld.cli.configuration import load_model
+from psld.data import Digits
+from psld.dequantisation import Uniform
+from psld.likelihood import Hutchinson, ProbabilityFlow, bound
 
 SMALL = {
     "seed": 3,
@@ -36,6 +42,27 @@ def run(tmp_path_factory):
     (folder / "small.yaml").write_text(yaml.safe_dump(SMALL))
     assert main(["train", "--config", str(folder / "small.yaml"), "--run", str(folder / "run")]) == 0
     return folder / "run"
+
+
+def test_mean_and_error_are_those_of_the_bounds(run, capsys):
+    """The library's bounds, one image at a time, against the batches of the command."""
+    options = ["--num", "3", "--batch_size", "2", "--draws", "2", "--seed", "5"]
+    assert main(["likelihood", str(run), *FAST, *options]) == 0
+    result = json.loads((run / "likelihood.json").read_text())
+    flow = ProbabilityFlow(load_model(run)[0], Hutchinson(), 1e-2, 1e-2)
+    images = Digits("heldout")
+    found = [bound(flow, images[i][None], 0.05, [5 + i], 2, Uniform(17)) for i in range(3)]
+    bits = np.array([-float(each.evidence) / (64 * math.log(2)) for each in found])
+    tighter = np.array([-float(each.importance) / (64 * math.log(2)) for each in found])
+    np.testing.assert_allclose(result["bits_of_each_image"], bits, rtol=1e-4)
+    assert result["bits_per_dimension"]["mean"] == pytest.approx(bits.mean(), rel=1e-4)
+    assert result["bits_per_dimension"]["standard_error"] == pytest.approx(bits.std(ddof=1) / math.sqrt(3), rel=1e-3)
+    assert result["importance_weighted"]["mean"] == pytest.approx(tighter.mean(), rel=1e-4)
+    assert result["settings"]["levels"] == 17 and result["settings"]["process"] == "PSLD(gamma=0.01)"
+    shown = capsys.readouterr().out
+    assert f"{bits.mean():.4f} ± " in shown and "uniform dequantisation of 17 levels" in shown
+    assert main(["likelihood", str(run), *FAST]) == 1
+    assert "is there already: give another --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dequantise", ["none", "variational"])
@@ -69,3 +96,11 @@ def test_refusals(run, tmp_path, options, message, capsys):
     assert main(["likelihood", str(run), *FAST, "--num", "2", "--out", str(out), *options]) == 1
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_images_of_another_shape(run, tmp_path, capsys):
+    array = tmp_path / "wide.npz"
+    np.savez(array, images=torch.zeros(2, 8, 9, 1, dtype=torch.uint8).numpy())
+    command = ["likelihood", str(run), "--data", "psld.data.ArrayFile", "--data.file", str(array), "--num", "2"]
+    assert main([*command, "--out", str(tmp_path / "bits.json")]) == 1
+    assert "the run makes images of shape (1, 8, 8), the data have (1, 8, 9)" in capsys.readouterr().err

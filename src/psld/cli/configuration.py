@@ -19,7 +19,7 @@ from psld.pretrained.published import published_checkpoint
 from psld.processes import Conditioning, Process
 from psld.training import TrainingSettings, latest_checkpoint, load_weights
 
-__all__ = ["instances", "load_model", "published_config", "run_parser", "seeded_instances"]
+__all__ = ["instances", "load_data", "load_model", "published_config", "run_parser", "seeded_instances"]
 
 MODEL_KEYS = ("process", "network", "predicts", "conditioning", "jitter", "image_shape")
 
@@ -75,6 +75,25 @@ def load_model(
     network.to(device).eval().requires_grad_(False)
     model = ScoreModel(network, process or parts.process, config.predicts, config.conditioning, config.jitter)
     return model, tuple(config.image_shape)
+
+
+def load_data(path: str | Path) -> ImageData:
+    """The training images of a run or checkpoint folder.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint or no config.yaml with it, or the files of the data are gone.
+        ValueError: the configuration names no data, or a class that cannot be had here.
+    """
+    file = latest_checkpoint(path) / "config.yaml"
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or not content.get("data"):
+        raise ValueError(f"{file} names no data.")
+    parser = ArgumentParser(prog="config.yaml", exit_on_error=False)
+    parser.add_subclass_arguments(ImageData, "data")
+    try:
+        return instances(parser, parser.parse_object({"data": content["data"]})).data
+    except ArgumentError as error:
+        raise ValueError(f"{file} does not describe data that can be had here: {error}") from error
 
 
 def _model_config(file: Path) -> Namespace:

@@ -10,10 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-__all__ = ["MemorisedShare", "memorised_share", "nearest_distance"]
+__all__ = ["MemorisedShare", "Nearest", "memorised_share", "nearest", "nearest_distance"]
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """For each point searched for: the position of its nearest point (int64), and how far that is (float64)."""
+
+    index: Int64[Tensor, " n"]
+    distance: Float[Tensor, " n"]
 
 
 @dataclass(frozen=True)
@@ -31,18 +39,24 @@ class MemorisedShare:
     typical: float
 
 
-def nearest_distance(a: Float[Tensor, "n *data"], b: Float[Tensor, "m *data"], chunk: int = 512) -> Float[Tensor, " n"]:
-    """The Euclidean distance from each point of `a` to the nearest point of `b`, float64.
+def nearest(a: Float[Tensor, "n *data"], b: Float[Tensor, "m *data"], chunk: int = 512) -> Nearest:
+    """The point of `b` nearest to each point of `a`.
 
     The neighbour is found by a matrix product, `chunk` rows of `a` at a time, and its distance is then taken from the
     difference, so a copy is at distance 0 exactly. Raises ValueError where `b` is empty.
     """
     if len(b) == 0:
-        raise ValueError("nearest_distance has nothing to search: b is empty.")
+        raise ValueError("there is nothing to search for nearest points: b is empty.")
     a, b = a.flatten(1).double(), b.flatten(1).double()
     mode = "use_mm_for_euclid_dist"
-    nearest = [torch.cdist(rows, b, compute_mode=mode).argmin(1) for rows in a.split(chunk)]
-    return torch.cat([(rows - b[index]).norm(dim=1) for rows, index in zip(a.split(chunk), nearest, strict=True)])
+    index = torch.cat([torch.cdist(rows, b, compute_mode=mode).argmin(1) for rows in a.split(chunk)])
+    distances = [(rows - b[own]).norm(dim=1) for rows, own in zip(a.split(chunk), index.split(chunk), strict=True)]
+    return Nearest(index, torch.cat(distances))
+
+
+def nearest_distance(a: Float[Tensor, "n *data"], b: Float[Tensor, "m *data"], chunk: int = 512) -> Float[Tensor, " n"]:
+    """The Euclidean distance from each point of `a` to the nearest point of `b`, float64; see `nearest`."""
+    return nearest(a, b, chunk).distance
 
 
 def memorised_share(

@@ -1,0 +1,99 @@
+"""`psld report`: a trained run on one page."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentParser
+
+from psld.cli.configuration import instances, load_data, load_model
+from psld.grids import NAMES
+from psld.predictions import Clamped
+from psld.pretrained.published import published_checkpoint
+from psld.report import ReportSettings, TrainedRun, require_place, run_folder, write_report
+from psld.samplers import Sampler
+from psld.training import latest_checkpoint
+
+__all__ = ["run"]
+
+DESCRIPTION = """Write one HTML file about a trained run: loss, samples beside data, nearest training images, denoising
+step by step, paths through phase space, speed against quality, recipe, configuration, environment.
+
+The file needs no network and no other file. Rows of a sweep (rows.json, as psld bench writes them) in the run folder
+are plotted; without them the speed-quality plot is measured on a small budget, where the data are scikit-learn's
+digits. On one CPU core a report on digits takes about a minute."""
+
+EPILOG = """example: psld report runs/demo, and open runs/demo/report.html;
+without measuring, elsewhere: psld report runs/demo --quick --out report.html --overwrite"""
+
+
+def parser() -> ArgumentParser:
+    """Options of `psld report`."""
+    options = ArgumentParser(prog="psld report", description=DESCRIPTION)
+    options.epilog = EPILOG
+    options.add_argument("run", type=str, help="run, checkpoint or weights folder, or a published name")
+    options.add_argument("--out", type=str | None, default=None, help="file to write; RUN/report.html if not given")
+    options.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
+    options.add_argument("--quick", action="store_true", help="do not measure speed against quality")
+    options.add_subclass_arguments(
+        Sampler,
+        "sampler",
+        help="of the samples and the film: Exponential, PredictorCorrector, EulerMaruyama, SSCS …",
+        default={"class_path": "Exponential"},
+    )
+    options.add_argument("--grid", type=str, default="log-snr", help=f"{', '.join(NAMES)}, or a .json file")
+    options.add_argument("--steps", type=int, default=20, help="network evaluations a sample")
+    options.add_argument("--num", type=int, default=64, help="samples in the grid")
+    options.add_argument("--seed", type=int, default=0, help="seed of the first sample")
+    options.add_argument("--sweep", type=str | None, default=None, help="rows of a sweep, a .json file")
+    options.add_argument(
+        "--budgets", type=list[int], default=[5, 10, 20], help="network evaluations of the speed-quality plot"
+    )
+    options.add_argument("--quality_num", type=int, default=200, help="samples a point of it, where it is measured")
+    options.add_argument("--searched", type=int, default=10_000, help="training images searched for nearest ones")
+    options.add_argument("--weights", type=Literal["ema", "online"], default="ema", help="averaged weights or the last")
+    options.add_argument(
+        "--clamp", type=bool, default=True, help="hold x̂₀ within [−1, 1]; false for the paper's convention"
+    )
+    options.add_argument("--device", type=str, default="cpu", help="where samples are drawn: cpu, cuda, cuda:1 …")
+    return options
+
+
+def run(arguments: list[str]) -> int:
+    """Draw, measure and write; returns 0."""
+    options = parser()
+    config = options.parse_args(arguments)
+    folder = published_checkpoint(config.run)
+    checkpoint = latest_checkpoint(folder)
+    if config.out is None and folder != Path(config.run):
+        raise ValueError(f"{config.run} is part of psld: give --out, the file to write.")
+    out = Path(config.out) if config.out else run_folder(checkpoint) / "report.html"
+    require_place(out, config.overwrite)
+    settings = ReportSettings(
+        sampler=instances(options, config).sampler,
+        grid=config.grid,
+        steps=config.steps,
+        num=config.num,
+        seed=config.seed,
+        searched=config.searched,
+        budgets=tuple(config.budgets),
+        quality_num=config.quality_num,
+        quick=config.quick,
+        sweep=None if config.sweep is None else Path(config.sweep),
+    )
+    model, shape = load_model(folder, config.weights, config.device)
+    if config.clamp:
+        model = Clamped(model)
+    data, no_data = None, ""
+    try:
+        data = load_data(checkpoint)
+    except (OSError, ValueError, ImportError) as error:
+        no_data = str(error)
+        print(f"psld report: without data: {no_data}", file=sys.stderr)
+    trained = TrainedRun(Path(config.run), checkpoint, config.weights, model, shape, data, no_data, config.device)
+    write_report(trained, out, settings, shlex.join(["psld", "report", *arguments]), config.overwrite)
+    print(f"Look at {out} ({out.stat().st_size / 1e6:.1f} MB, one file).")
+    return 0
