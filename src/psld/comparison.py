@@ -268,7 +268,7 @@ def draw_plot(rows: Sequence[Plotted], path: Path, distance: str = "Fréchet dis
     from matplotlib.figure import Figure
 
     processes = list(dict.fromkeys(row.process for row in rows))
-    figure = Figure(figsize=(4.6 * len(processes), 4.6), layout="constrained")
+    figure = Figure(figsize=(max(7.5, 4.6 * len(processes)), 4.6), layout="constrained")
     panels = figure.subplots(1, len(processes), sharey=True, squeeze=False)[0]
     labels = list(dict.fromkeys(row.sampler if row.family == "paper" else row.family for row in rows))
     colours = {label: colormaps["tab20"](2 * i % 20 + (i >= 10)) for i, label in enumerate(labels)}
@@ -297,7 +297,9 @@ def draw_plot(rows: Sequence[Plotted], path: Path, distance: str = "Fréchet dis
         axes.minorticks_off()
         axes.grid(alpha=0.25)
     panels[0].set_ylabel(distance)
-    figure.legend(*_legend(panels), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.legend(
+        *_legend(panels), loc="outside lower center", ncols=min(4, 2 * len(processes)), fontsize=8, frameon=False
+    )
     with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=130)
 

@@ -42,7 +42,12 @@ def kernel_distance(
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all")
-        metric = KernelInceptionDistance(feature=nn.Identity(), subsets=subsets, subset_size=subset_size)
+        metric = KernelInceptionDistance(
+            feature=nn.Identity(),
+            subsets=subsets,
+            subset_size=subset_size,
+            sync_on_compute=False,  # every process has all features already: gathered again, each would count twice
+        )
     metric.update(data.double().cpu(), real=True)
     metric.update(samples.double().cpu(), real=False)
     with torch.random.fork_rng(devices=[]):  # torchmetrics chooses subsets with the global generator
