@@ -48,7 +48,7 @@ def test_a_label_moves_the_time_features_by_its_row():
     nn.init.zeros_(network.class_embedding.weight)
     assert not torch.allclose(network(Z, TIMES), found)
     with torch.no_grad():
-        network.time_out.bias += row
+        network.time_out.bias.add_(row)
     torch.testing.assert_close(network(Z, TIMES), found, rtol=1e-5, atol=1e-5)
 
 
