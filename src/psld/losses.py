@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -109,8 +110,12 @@ class Objective(ABC):
         x0: Float[Tensor, "B *data"],
         t: Float[Tensor, " B"],
         generator: Generators = None,
+        **condition: Any,
     ) -> Float[Tensor, " B"]:
-        """The loss of each sample; noise comes from the generators: one for all, or one a sample."""
+        """The loss of each sample; noise comes from the generators: one for all, or one a sample.
+
+        `condition` goes to the model: label=, (B,) int64, where the network is told labels.
+        """
 
 
 class ScoreMatching(Objective):
@@ -133,6 +138,7 @@ class ScoreMatching(Objective):
         x0: Float[Tensor, "B *data"],
         t: Float[Tensor, " B"],
         generator: Generators = None,
+        **condition: Any,
     ) -> Float[Tensor, " B"]:
         """The loss of each sample at its time t, averaged over data dimensions (and, unweighted, predicted rows).
 
@@ -141,6 +147,7 @@ class ScoreMatching(Objective):
             x0: data.
             t: a time in (0, T] for each.
             generator: where the noise comes from: one for all, or one a sample.
+            condition: what the network is told besides, label= for one with classes.
 
         Raises:
             ValueError: the model's ε belongs to the other conditioning.
@@ -154,7 +161,7 @@ class ScoreMatching(Objective):
         kernel = process.marginal(t, self.conditioning, model.jitter)
         noise = standard_normal((len(x0), process.k, *x0.shape[1:]), generator, x0.dtype).to(x0.device)
         z_t = kernel.sample(self.start(model, x0, generator), noise)
-        output = model.output(z_t, t)
+        output = model.output(z_t, t, **condition)
         if model.predicts in ("x0", "denoiser"):
             squared = (output.reshape(x0.shape) - x0).square().flatten(1).mean(1)
             return squared if self.weighting is None else squared * self._image_weight(model, t).to(squared)
@@ -236,6 +243,7 @@ class Denoising(Objective):
         x0: Float[Tensor, "B *data"],
         t: Float[Tensor, " B"],
         generator: Generators = None,
+        **condition: Any,
     ) -> Float[Tensor, " B"]:
         """The loss of each sample, averaged over data dimensions. t is not used: the noise levels are drawn here."""
         if model.predicts not in ("denoiser", "x0"):
@@ -245,12 +253,12 @@ class Denoising(Objective):
         variables = 1 if model.predicts == "denoiser" else model.process.k
         noise = standard_normal((len(x0), variables, *x0.shape[1:]), generator, x0.dtype).to(x0.device)
         if model.predicts == "denoiser":
-            output = model.denoise(x0 + _each(sigma, x0) * noise[:, 0], sigma)
+            output = model.denoise(x0 + _each(sigma, x0) * noise[:, 0], sigma, **condition)
         else:
             if self._clock is None or self._clock.process is not model.process:
                 self._clock = _Clock(model.process)
             t, sigma = self._clock.near(sigma)
-            output = model.output(model.process.perturb(x0, t, noise), t)[:, 0]
+            output = model.output(model.process.perturb(x0, t, noise), t, **condition)[:, 0]
         weight = (sigma.square() + self.sigma_data**2) / (sigma * self.sigma_data).square()
         return weight.to(x0.device, x0.dtype) * (output - x0).square().flatten(1).mean(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from psld.evaluation import save_grid, save_images
 from psld.evaluation.pictures import from_bytes, load_images, to_bytes
 from psld.files import atomic_file, claim_folder
 from psld.grids import NAMES, Grid
+from psld.guidance.classifier_free import ClassifierFreeGuidance
 from psld.predictions import Clamped, ScoreModel
 from psld.pretrained.published import published_checkpoint, published_checkpoints
 from psld.processes import Process
@@ -34,6 +36,7 @@ same command again goes on with the images that are missing; with a larger --num
 
 EPILOG = """example: psld sample runs/demo --sampler EulerMaruyama --grid paper-quadratic --steps 50 --out runs/em;
 one denoiser, another process: psld sample runs/denoiser --process psld.CLD --process.nu 4 --out runs/cld;
+a class, of a run trained with labels: psld sample runs/digits --label 3 --guidance 2 --out runs/threes;
 a sampler with its own options: psld sample runs/demo --sampler RK45 --sampler.rtol 1e-4 --out runs/ode;
 on four GPUs: psld sample runs/cifar --num 50000 --format npz --accelerator cuda --devices 4 --out runs/fid"""
 
@@ -47,6 +50,13 @@ def parser() -> ArgumentParser:
     options.add_argument("--out", type=str, required=True, help="folder to write: new, or of the same command before")
     options.add_argument("--num", type=int, default=64, help="how many images")
     options.add_argument("--format", type=Literal["png", "npz"], default="png", help="a file an image, or one array")
+    options.add_argument("--label", type=int | None, default=None, help="class to draw, of a run trained with labels")
+    options.add_argument(
+        "--guidance",
+        type=float | None,
+        default=None,
+        help="scale of classifier-free guidance to --label: 1, the default, for none; 0 ignores the label",
+    )
     add_sampling_arguments(options)
     return options
 
@@ -118,13 +128,15 @@ def run(arguments: list[str]) -> int:
     parts = instances(options, config)
     sampler = parts.sampler
     model, shape = load_model(checkpoint, config.weights, str(fabric.device), parts.get("process"))
+    if config.compile:
+        model.network = torch.compile(model.network)
+    model = guided(model, config.label, config.guidance)
     grid = sampler.grid(config.grid, model.process, config.steps)
     if fabric.is_global_zero:
         settings = provenance(config, checkpoint, sampler, grid) | {"format": config.format}
+        settings |= {"label": config.label, "guidance": config.guidance}
         claim_folder(out, "sampling.json", settings, "samples")
     fabric.barrier()
-    if config.compile:
-        model.network = torch.compile(model.network)
     if config.clamp:
         model = Clamped(model)
     store = Pictures(out) if config.format == "png" else Arrays(out)
@@ -145,6 +157,30 @@ def run(arguments: list[str]) -> int:
         calls = f", {float(torch.cat(nfe).double().mean()):.4g} network evaluations each" if nfe else ""
         print(f"{config.num} images in {out}{calls}. Look at {out / 'grid.png'}")
     return 0
+
+
+def guided(model: ScoreModel, label: int | None, guidance: float | None) -> ScoreModel:
+    """The model guided to a class; the model itself where no label is given.
+
+    Raises:
+        ValueError: a scale without a label or not finite, a label out of range, or a model trained without labels.
+    """
+    if label is None:
+        if guidance is not None:
+            raise ValueError(f"--guidance {guidance} needs a class to guide to: give --label.")
+        return model
+    classes: int | None = getattr(model.network, "classes", None)
+    if classes is None:
+        raise ValueError(
+            f"--label {label} is for runs trained with labels, and this one was not: leave --label out, or train with "
+            "classes and label_dropout (configs/digits-conditional.yaml)."
+        )
+    if not 0 <= label < classes:
+        raise ValueError(f"labels are 0 … {classes - 1}: got --label {label}.")
+    scale = 1.0 if guidance is None else guidance
+    if not math.isfinite(scale):
+        raise ValueError(f"--guidance must be finite: got {scale}.")
+    return ClassifierFreeGuidance(model, label, classes, scale)
 
 
 def own_share(count: int, present: set[int], rank: int, ranks: int) -> list[int]:

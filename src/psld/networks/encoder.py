@@ -118,12 +118,15 @@ class Encoder(nn.Module):
             levels.append(DownLevel(residuals, attention, leave, entry, self.recompute))
         return levels, saved
 
-    def _encoded(self, x: Float[Tensor, "B C H W"], t: Float[Tensor, " B"]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The middle's output, the time features behind their SiLU, and the saved activations."""
+    def _encoded(
+        self, x: Float[Tensor, "B C H W"], t: Float[Tensor, " B"], label_features: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The middle's output, the features of time (and label) behind their SiLU, and the saved activations."""
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         embedded = self.embedding(t).to(self.time_in.weight.dtype)
-        time = functional.silu(self.time_out(functional.silu(self.time_in(embedded))))
+        features = self.time_out(functional.silu(self.time_in(embedded)))
+        time = functional.silu(features if label_features is None else features + label_features)
         image, x = x, self.conv_in(x)
         saved = [x]
         for level in self.downs:

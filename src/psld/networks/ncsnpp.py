@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -61,6 +62,8 @@ class NCSNpp(Encoder):
         channels_last: run in the channels-last memory layout.
         recompute: in training, keep only what lies between blocks and compute the rest again in the backward pass
             (activation checkpointing): less memory, one more forward pass.
+        classes: how many labels the network can be told; their embedding is added to that of the time. One more row is
+            the null class, for no label. None: the network takes no label.
 
     Raises:
         ValueError: a size that does not fit, a resolution no level has, an unknown name.
@@ -89,6 +92,7 @@ class NCSNpp(Encoder):
         combine: Combine = "sum",
         channels_last: bool = False,
         recompute: bool = False,
+        classes: int | None = None,
     ):
         super().__init__(
             in_channels,
@@ -119,6 +123,11 @@ class NCSNpp(Encoder):
         if progressive_output != "output_skip":
             self.norm_out = group_norm(self._channels[0])
             self.conv_out = conv(self._channels[0], out_channels, 3, zero=True)
+        if classes is not None and classes < 1:
+            raise ValueError(f"classes must be at least 1, or None for a network without labels: got {classes}.")
+        self.classes = classes
+        if classes is not None:  # last, so that all other weights start as they do without it
+            self.class_embedding = nn.Embedding(classes + 1, self._time_width)
         self._finish()
 
     def _up_levels(self, progressive_output: ProgressiveOutput) -> nn.ModuleList:
@@ -149,25 +158,41 @@ class NCSNpp(Encoder):
             return OutputResidual(head, up, self._skip_rescale), wide
         return None, None
 
-    def forward(self, z: Float[Tensor, "B *shape"], t: Float[Tensor, " B"]) -> Float[Tensor, "B *out_shape"]:
+    def _label_features(self, label: Tensor | None, t: Tensor) -> Float[Tensor, "B width"] | None:
+        if self.classes is None:
+            if label is not None:
+                raise ValueError(
+                    "a label was given to a network without classes: build it with classes=…, the number of labels."
+                )
+            return None
+        if label is None:
+            label = torch.full(t.shape, self.classes, device=t.device)
+        if label.shape != t.shape:
+            raise ValueError(f"label must be one a sample, shape {tuple(t.shape)}: got {tuple(label.shape)}.")
+        return self.class_embedding(label)
+
+    def forward(
+        self, z: Float[Tensor, "B *shape"], t: Float[Tensor, " B"], label: Int64[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "B *out_shape"]:
         """Predicts from the state.
 
         Args:
             z: (B, k, C, H, W), or (B, k·C, H, W) with the variables folded into the channels.
             t: (B,) times, on the device of z.
+            label: (B,) in 0 … classes, on the device of z; `classes` itself is the null class, and so is None.
 
         Returns:
             (B, r, C, H, W) for the first form of z, (B, r·C, H, W) for the second.
 
         Raises:
-            ValueError: z or t does not have such a shape.
+            ValueError: z, t or label does not have such a shape, or the network has no classes and is given a label.
         """
         x = self._folded(z, t)
         if z.ndim == 5 and self.out_channels % z.shape[2]:
             raise ValueError(
                 f"out_channels={self.out_channels} is no multiple of the {z.shape[2]} channels of {tuple(z.shape)}."
             )
-        x, time, saved = self._encoded(x, t)
+        x, time, saved = self._encoded(x, t, self._label_features(label, t))
         running = None
         for level in self.ups:
             x, running = level(x, time, running, saved)

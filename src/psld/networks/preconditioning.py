@@ -53,6 +53,11 @@ class Preconditioned(nn.Module):
         self.network, self.sigma_data = network, sigma_data
         self.sigma_min, self.sigma_max, self.log_embedding = sigma_min, sigma_max, log_embedding
 
+    @property
+    def classes(self) -> int | None:
+        """Labels that F can be told; None where it takes none."""
+        return getattr(self.network, "classes", None)
+
     def forward(self, y: Float[Tensor, "B *data"], sigma: Float[Tensor, " B"], **condition: Any) -> Tensor:
         """D(y; σ), (B, *data), for σ > 0."""
         square = sigma.square() + self.sigma_data**2
@@ -103,6 +108,11 @@ class PreconditionedState(nn.Module):
         _require_scales(sigma_data, sigma_min, sigma_max)
         self.network, self.process, self.sigma_data = network, process, sigma_data
         self.sigma_min, self.sigma_max, self.log_embedding = sigma_min, sigma_max, log_embedding
+
+    @property
+    def classes(self) -> int | None:
+        """Labels that F can be told; None where it takes none."""
+        return getattr(self.network, "classes", None)
 
     def coefficients(self, t: Times) -> StateCoefficients:
         """For times in (0, T]; those that rounding to the network's precision carried past T count as T."""

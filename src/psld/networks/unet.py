@@ -35,6 +35,7 @@ class UNet(NCSNpp):
         time_scale: float = 1000.0,
         fourier_scale: float = 16.0,
         skip_rescale: bool = True,
+        classes: int | None = None,
     ):
         super().__init__(
             in_channels,
@@ -49,4 +50,5 @@ class UNet(NCSNpp):
             time_scale,
             fourier_scale,
             skip_rescale,
+            classes=classes,
         )

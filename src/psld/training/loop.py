@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from psld.data.base import ImageData
 from psld.data.loading import TrainingData, loader
 from psld.data.order import ShuffledBatches
 from psld.predictions import Predicts, ScoreModel
@@ -62,10 +63,12 @@ def train(
 
     Args:
         network: called as network(z, t); its parameters are trained, on the device that `settings` name. With "fsdp" it
-            is left in slices: load the checkpoint into another one to use it.
+            is left in slices: load the checkpoint into another one to use it. With settings.label_dropout it is told
+            label= too, and has `classes`, as many as the data.
         process: the forward process.
         data: the training set, x₀ without a batch dimension.
-        loss: loss(model, x0, t, generators) -> (B,), with one generator a sample (psld.noise.standard_normal draws).
+        loss: loss(model, x0, t, generators) -> (B,), with one generator a sample (psld.noise.standard_normal draws);
+            with settings.label_dropout it gets label= as well, (B,) int64.
         predicts: what the network's output means, as for ScoreModel.
         settings: numbers of the run.
         run: its folder.
@@ -98,7 +101,7 @@ def train(
         return latest_checkpoint(run)
     ranks = (fabric.global_rank, fabric.world_size)
     batches = ShuffledBatches(len(data), settings.batch_size, seed, session.step, settings.steps, *ranks)
-    session.rehearse(default_collate([data[index] for index in batches.batch(session.step)]))
+    session.rehearse(*_first_batch(data, batches, session.step, settings))
     with StopSignals() as signals, _in_place_of(run, overwrite, fabric):
         last = _train_on(session, _loader(data, batches, settings, fabric), fabric, settings, run, config_text, signals)
     if signals.received:
@@ -125,8 +128,31 @@ def _admitted(
         raise ValueError("there are no training data: the data set has length 0.")
     if not settings.t_min < process.T:
         raise ValueError(f"t_min must be below the horizon of the process: got {settings.t_min} and T = {process.T}.")
+    _require_labels(network, data, settings)
     require_space(run, _checkpoint_size(network))
     return read_checkpoint(latest_checkpoint(run)) if resume else None
+
+
+def _require_labels(network: nn.Module, data: TrainingData, settings: TrainingSettings) -> None:
+    """That data, network and settings agree on whether there are labels, and how many."""
+    classes: int | None = getattr(network, "classes", None)
+    if settings.label_dropout is None:
+        if classes is not None:
+            raise ValueError(
+                f"the network has classes={classes} and would be told no labels: give training.label_dropout (0.1 is "
+                "typical, 0 drops none), or a network without classes."
+            )
+        return
+    if not isinstance(data, ImageData) or data.labels is None:
+        raise ValueError(
+            f"label_dropout={settings.label_dropout} needs labels, and the {type(data).__name__} data have none: give "
+            "data with labels, or leave label_dropout out."
+        )
+    found = len(data.classes) or int(data.labels.max()) + 1
+    if classes != found:
+        raise ValueError(
+            f"the data have {found} classes and the network has classes={classes}: with label_dropout they must agree."
+        )
 
 
 @contextmanager
@@ -144,7 +170,7 @@ def _in_place_of(run: Path, overwrite: bool, fabric: Fabric) -> Iterator[None]:
 
 def _train_on(
     session: Session,
-    loader: Iterable[Tensor],
+    loader: Iterable[Tensor] | Iterable[tuple[Tensor, Tensor]],
     fabric: Fabric,
     settings: TrainingSettings,
     run: Path,
@@ -155,8 +181,9 @@ def _train_on(
     interval = Interval(lambda values: every_rank(fabric, values, "mean"))
     clock, agreement = _Clock(session.seconds, session.step), _Agreement(fabric, session.step)
     with _log(run, session.step, fabric, settings) as log:
-        for x0 in loader:
-            interval.add(session.step + 1, *session.advance(x0))
+        for batch in loader:
+            x0, label = (batch, None) if isinstance(batch, Tensor) else batch
+            interval.add(session.step + 1, *session.advance(x0, label))
             session.seconds = clock.seconds()
             log_now = session.step % settings.log_every == 0
             stop = agreement.stops(session, settings, signals)
@@ -240,9 +267,22 @@ class _Clock:
 
 def _loader(
     data: TrainingData, batches: ShuffledBatches, settings: TrainingSettings, fabric: Fabric
-) -> Iterable[Tensor]:
-    pinned = fabric.device.type == "cuda"
-    return loader(data, batches, settings.num_workers, pin_memory=pinned, worker_init=ignore_stop_signals)
+) -> Iterable[Tensor] | Iterable[tuple[Tensor, Tensor]]:
+    pinned, workers = fabric.device.type == "cuda", settings.num_workers
+    if settings.label_dropout is not None and isinstance(data, ImageData):
+        return loader(data, batches, workers, pin_memory=pinned, labels=True, worker_init=ignore_stop_signals)
+    return loader(data, batches, workers, pin_memory=pinned, worker_init=ignore_stop_signals)
+
+
+def _first_batch(
+    data: TrainingData, batches: ShuffledBatches, step: int, settings: TrainingSettings
+) -> tuple[Tensor, Tensor | None]:
+    """Images of a step, and their labels where the network is told them."""
+    indices = batches.batch(step)
+    images = default_collate([data[index] for index in indices])
+    if settings.label_dropout is not None and isinstance(data, ImageData) and data.labels is not None:
+        return images, data.labels[torch.tensor(indices)]
+    return images, None
 
 
 def _checkpoint_size(network: nn.Module) -> int:

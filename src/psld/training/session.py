@@ -1,17 +1,18 @@
 """Everything that changes during training, in one place: what a checkpoint saves and a resume restores.
 
 A step is a pure function of the weights, the optimizer's state, the global random state (dropout) and (seed, step):
-the time and the noise of an image depend on (seed, step, its position in the batch of all ranks). So a run that is
-resumed repeats bit for bit, and one that is spread over more devices or cut in parts takes the same steps.
+the time and the noise of an image, and whether its label is dropped, depend on (seed, step, its position in the batch
+of all ranks). So a run that is resumed repeats bit for bit, and one that is spread over more devices or cut in parts
+takes the same steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from psld.data.order import derived_seed
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Loss", "Session"]
 
-Loss = Callable[[ScoreModel, Tensor, Tensor, Sequence[torch.Generator]], Tensor]
+Loss = Callable[..., Tensor]
 """loss(model, x0 (B, *data), t (B,) float64 on the CPU, generators) -> (B,), one number a sample.
 
-There is one generator a sample; `psld.noise.standard_normal(shape, generators)` draws with them.
+There is one generator a sample; `psld.noise.standard_normal(shape, generators)` draws with them. With label_dropout the
+loss gets label=, (B,) int64, as well, and hands it to the model.
 """
 
 
@@ -64,6 +66,7 @@ class Session:
         self.network = network
         self._fabric, self._loss, self._settings, self._seed = fabric, loss, settings, seed
         self._length = length
+        self._null: int | None = getattr(network, "classes", None)
         network.train()
         self._wrapped = fabric.setup_module(network)  # first: it may slice the parameters that the others keep
         self._optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
@@ -73,8 +76,8 @@ class Session:
         self._generators = [torch.Generator() for _ in range(settings.batch_size // fabric.world_size)]
         torch.manual_seed(derived_seed(seed, "global", fabric.global_rank))
 
-    def _draws(self) -> tuple[Float[Tensor, " B"], list[torch.Generator]]:
-        """Times and generators of this rank's images in the coming step: those of its positions among all ranks'."""
+    def _draws(self) -> tuple[Float[Tensor, " B"], list[torch.Generator], Bool[Tensor, " B"]]:
+        """Of this rank's images in the coming step, by position among all ranks': times, generators, dropped labels."""
         settings, count = self._settings, self._settings.batch_size
         step_generator = torch.Generator().manual_seed(derived_seed(self._seed, "noise", self.step))
         if settings.times == "stratified":
@@ -83,21 +86,30 @@ class Session:
         else:
             uniform = torch.rand(count, generator=step_generator, dtype=torch.float64)
         seeds = torch.randint(2**62, (count,), generator=step_generator)
+        # after what unlabelled runs draw, so that labels change neither times nor noise
+        dropped = torch.rand(count, generator=step_generator, dtype=torch.float64) < (settings.label_dropout or 0.0)
         own = slice(self._fabric.global_rank, None, self._fabric.world_size)  # as ShuffledBatches deals them out
         for generator, image_seed in zip(self._generators, seeds[own].tolist(), strict=True):
             generator.manual_seed(image_seed)
-        return settings.t_min + (self._model.process.T - settings.t_min) * uniform[own], self._generators
+        t = settings.t_min + (self._model.process.T - settings.t_min) * uniform[own]
+        return t, self._generators, dropped[own]
 
-    def _parts(self, x0: Float[Tensor, "B *data"]) -> Iterator[tuple[Tensor, Tensor, list[torch.Generator]]]:
-        """This rank's images with times and generators, in `accumulate` parts, on the device."""
-        t, generators = self._draws()
+    def _parts(
+        self, x0: Float[Tensor, "B *data"], label: Int64[Tensor, " B"] | None
+    ) -> Iterator[tuple[Tensor, Tensor, list[torch.Generator], dict[str, Tensor]]]:
+        """This rank's images with times, generators and labels, some of them dropped, in `accumulate` parts."""
+        t, generators, dropped = self._draws()
+        if label is not None:
+            assert self._null is not None  # the loop has seen to it
+            label = label.masked_fill(dropped, self._null)
         size = len(x0) // self._settings.accumulate
         for first in range(0, len(x0), size):
             part = slice(first, first + size)
-            yield self._fabric.to_device(x0[part]), t[part], generators[part]
+            condition = {} if label is None else {"label": self._fabric.to_device(label[part])}
+            yield self._fabric.to_device(x0[part]), t[part], generators[part], condition
 
     @torch.no_grad()
-    def rehearse(self, x0: Float[Tensor, "B *data"]) -> None:
+    def rehearse(self, x0: Float[Tensor, "B *data"], label: Int64[Tensor, " B"] | None = None) -> None:
         """Computes a loss and changes nothing, so that what does not fit together fails before anything is written.
 
         Raises:
@@ -107,8 +119,8 @@ class Session:
             raise ValueError("the data hold NaN or infinity (seen in the first batch): remove or repair such images.")
         device = self._fabric.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            image, t, generators = next(self._parts(x0))
-            losses = self._loss(self._model, image, t, generators)
+            image, t, generators, condition = next(self._parts(x0, label))
+            losses = self._loss(self._model, image, t, generators, **condition)
         if losses.shape != t.shape:
             raise ValueError(f"the loss must be one number a sample, ({len(t)},): got shape {tuple(losses.shape)}.")
         if not bool(losses.isfinite().all()):
@@ -116,17 +128,19 @@ class Session:
                 "the loss of the first batch is not finite before any training: check network, process and t_min."
             )
 
-    def advance(self, x0: Float[Tensor, "B *data"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    def advance(
+        self, x0: Float[Tensor, "B *data"], label: Int64[Tensor, " B"] | None = None
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """One optimizer step. Returns (mean loss, gradient norm before clipping), on the device, not waited for."""
         settings = self._settings
         self.rate = settings.learning_rate_at(self.step + 1)
         for group in self._optimizer.param_groups:
             group["lr"] = self.rate
         total = torch.zeros((), device=self._fabric.device)
-        for number, (images, t, generators) in enumerate(self._parts(x0), start=1):
+        for number, (images, t, generators, condition) in enumerate(self._parts(x0, label), start=1):
             # gradients are summed over the parts, and averaged over the ranks after the last one
             with self._fabric.no_backward_sync(self._wrapped, enabled=number < settings.accumulate):
-                loss = self._loss(self._model, images, t, generators).sum() / len(x0)
+                loss = self._loss(self._model, images, t, generators, **condition).sum() / len(x0)
                 self._fabric.backward(loss)
             total += loss.detach()
         norm = self._fabric.clip_gradients(
@@ -207,7 +221,7 @@ class Session:
         }
         return optimizer | {"state": moments}
 
-    def _repeats(self) -> dict[str, int | str]:
+    def _repeats(self) -> dict[str, int | float | str | None]:
         """What must stay as it was for a resumed run to repeat the uninterrupted one."""
         settings = self._settings
         return {
@@ -215,6 +229,7 @@ class Session:
             "batch_size": settings.batch_size,
             "accumulate": settings.accumulate,
             "times": settings.times,
+            "label_dropout": settings.label_dropout,
             "devices": self._fabric.world_size,
             "images": self._length,
         }

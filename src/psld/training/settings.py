@@ -38,6 +38,8 @@ class TrainingSettings:
             same for every batch size.
         t_min: times are in [t_min, T].
         times: "uniform", or "stratified" over the batch of a step, which lowers the variance of the gradient.
+        label_dropout: None: the network is told no labels. Else the probability with which an image's label is replaced
+            by the null class, for classifier-free guidance: 0.1 is typical, 0 never.
         precision: "32-true" or "bf16-mixed".
         accelerator: as in Lightning Fabric: "auto", "cpu", "cuda", "mps".
         devices, nodes: how many on each machine, and machines. Under torchrun and SLURM, what was started there.
@@ -64,6 +66,7 @@ class TrainingSettings:
     ema_half_life: float | None = None
     t_min: float = 1e-5
     times: Times = "uniform"
+    label_dropout: float | None = None
     precision: Precision = "32-true"
     accelerator: str = "auto"
     devices: int = 1
@@ -100,6 +103,8 @@ class TrainingSettings:
             )
         if not 0 < self.t_min < 1:
             raise ValueError(f"t_min must be in (0, 1): got {self.t_min}. At t = 0 there is no noise to learn from.")
+        if self.label_dropout is not None and not 0 <= self.label_dropout <= 1:
+            raise ValueError(f"label_dropout must be in [0, 1], or None for no labels: got {self.label_dropout}.")
         if self.precision not in ("32-true", "bf16-mixed"):
             raise ValueError(f"precision must be '32-true' or 'bf16-mixed': got {self.precision!r}.")
         if self.strategy not in ("auto", "ddp", "fsdp"):
