@@ -33,6 +33,7 @@ class Prediction:
         x0: E[x₀ | z_t], (B, *data).
         score: ∇ log p_t(z), (B, k, *data).
         eps: −Lᵀ score, (B, k, *data): the noise in units of the marginal given x₀.
+        given: which of x0 and score it was made from.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Prediction:
         if (x0 is None) == (score is None):
             raise ValueError("a Prediction is made from exactly one of x0 and score.")
         self.z, self.kernel = z, kernel
+        self.given: Literal["x0", "score"] = "score" if x0 is None else "x0"
         if x0 is not None:
             self.x0 = x0
         if score is not None:
@@ -63,6 +65,13 @@ class Prediction:
     @cached_property
     def x0(self) -> Float[Tensor, "B *data"]:
         return _posterior_mean(self.kernel, self.z, self.eps)
+
+    def moved(self, shift: Float[Tensor, "B *data"]) -> Prediction:
+        """The prediction whose x̂₀ is that much further, and whose score is by Σ⁻¹Φ₀ times as much."""
+        if self.given == "x0":
+            return Prediction(self.z, self.kernel, x0=self.x0 + shift)
+        pull = (self.kernel.whitener.mT @ self.kernel.whitened_signal[..., None])[..., 0]
+        return Prediction(self.z, self.kernel, score=self.score + outer(pull, shift))
 
 
 class _Tables(NamedTuple):
