@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from psld.kernels import per_sample
+
 __all__ = ["DormandPrince", "Rate", "Solution", "root_mean_square"]
 
 # Dormand & Prince (1980): nodes, stage weights, 5th-order weights (equal to the last stage), and their error estimate
@@ -156,7 +158,7 @@ def _combine(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
 
 
 def _scale(h: Float[Tensor, " B"], z: Tensor) -> Tensor:
-    return h.to(z).reshape(-1, *[1] * (z.ndim - 1)) * z
+    return per_sample(h, z) * z
 
 
 def _select(choice: Tensor, yes: Tensor, no: Tensor) -> Tensor:

@@ -101,8 +101,8 @@ def data_weights(
     """
     tau, width, flow = _along(process, t, s, eta)
     kernel = process.marginal(tau)
-    pull = kernel.whitener.mT @ kernel.whitened_signal[..., None]
-    forcing = -(1.0 + eta**2) * (flow @ process.diffusion_rate(tau) @ pull)[..., 0] * tau[..., None]
+    pulled = (flow @ process.diffusion_rate(tau) @ kernel.pull[..., None])[..., 0]
+    forcing = -(1.0 + eta**2) * pulled * tau[..., None]
     basis = _lagrange(clocks, -process.noise_scale(tau).log())
     return torch.einsum("nq,npq,nqk->npk", width, basis, forcing)
 

@@ -60,6 +60,11 @@ class Kernel:
         """w = L⁻¹Φ₀: what one unit of x₀ adds to the state, in units of the noise."""
         return (self.whitener @ self.mean_map[..., :1])[..., 0]
 
+    @property
+    def pull(self) -> Float[Tensor, "*B k"]:
+        """Σ⁻¹Φ₀: what one unit of x̂₀ adds to the score."""
+        return (self.whitener.mT @ self.whitened_signal[..., None])[..., 0]
+
     def __getitem__(self, i: int) -> Kernel:
         """The kernel at one place of the batch; factors that are known already come along."""
         row = Kernel(self.mean_map[i], self.covariance[i])
@@ -166,3 +171,9 @@ def mix(matrix: Float[Tensor, "*B r k"], z: Float[Tensor, "B k *data"]) -> Float
 def outer(vector: Float[Tensor, "*B k"], x: Float[Tensor, "B *data"]) -> Float[Tensor, "B k *data"]:
     """vector ⊗ x: one image, placed in each phase-space variable with its own weight."""
     return mix(vector.unsqueeze(-1), x.unsqueeze(1))
+
+
+def per_sample(numbers: Float[Tensor, "*B"], like: Float[Tensor, "B ..."]) -> Tensor:
+    """One number a sample (or one for all), ready to multiply with `like`, on its device and in its dtype."""
+    numbers = numbers.to(like.device, like.dtype)
+    return numbers.reshape(-1, *[1] * (like.ndim - 1)) if numbers.ndim else numbers

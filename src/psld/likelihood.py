@@ -270,7 +270,7 @@ def _noise_directions(kernel: Kernel, diffusion: Float[Tensor, "*B k k"], r: int
     root[..., -r:, :] = torch.linalg.cholesky(diffusion[..., -r:, -r:])
     if r == 1:
         return root
-    pull = (root.mT @ kernel.whitener.mT @ kernel.whitened_signal[..., None])[..., 0]
+    pull = (root.mT @ kernel.pull[..., None])[..., 0]
     axis = pull / pull.norm(dim=-1, keepdim=True)
     axis[..., 0] += torch.where(axis[..., 0] < 0, -1.0, 1.0)  # Householder: the first axis to ±pull
     mirror = (

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.kernels import Kernel, mix, product
+from psld.kernels import Kernel, mix, per_sample, product
 from psld.noise import Generators, standard_normal
 from psld.predictions import ScoreModel
 from psld.processes import Conditioning, Process
@@ -253,7 +253,7 @@ class Denoising(Objective):
         variables = 1 if model.predicts == "denoiser" else model.process.k
         noise = standard_normal((len(x0), variables, *x0.shape[1:]), generator, x0.dtype).to(x0.device)
         if model.predicts == "denoiser":
-            output = model.denoise(x0 + _each(sigma, x0) * noise[:, 0], sigma, **condition)
+            output = model.denoise(x0 + per_sample(sigma, x0) * noise[:, 0], sigma, **condition)
         else:
             if self._clock is None or self._clock.process is not model.process:
                 self._clock = _Clock(model.process)
@@ -279,8 +279,3 @@ class _Clock:
         share = (wanted - known[right - 1]) / (known[right] - known[right - 1])
         t = torch.lerp(log_times[right - 1], log_times[right], share).exp().clamp(max=self.process.T)
         return t, self.process.noise_scale(t)
-
-
-def _each(numbers: Tensor, like: Tensor) -> Tensor:
-    """One number a sample, ready to multiply with data."""
-    return numbers.to(like.device, like.dtype).reshape(-1, *[1] * (like.ndim - 1))

@@ -70,8 +70,7 @@ class Prediction:
         """The prediction whose x̂₀ is that much further, and whose score is by Σ⁻¹Φ₀ times as much."""
         if self.given == "x0":
             return Prediction(self.z, self.kernel, x0=self.x0 + shift)
-        pull = (self.kernel.whitener.mT @ self.kernel.whitened_signal[..., None])[..., 0]
-        return Prediction(self.z, self.kernel, score=self.score + outer(pull, shift))
+        return Prediction(self.z, self.kernel, score=self.score + outer(self.kernel.pull, shift))
 
 
 class _Tables(NamedTuple):

@@ -458,9 +458,8 @@ class SubVPSDE(Process):
 
 def statistic_weights(kernel: Kernel) -> tuple[Float[Tensor, "*B k"], Float[Tensor, "*B"]]:
     """Σ⁻¹Φ₀ / a and σ = a^(−1/2), a = Φ₀ᵀΣ⁻¹Φ₀: y = weights · z (docs/derivations/statistic.md)."""
-    whitened = kernel.whitened_signal
-    a = whitened.square().sum(-1)
-    return (kernel.whitener.mT @ whitened[..., None])[..., 0] / a[..., None], a.rsqrt()
+    a = kernel.whitened_signal.square().sum(-1)
+    return kernel.pull / a[..., None], a.rsqrt()
 
 
 def _initial_covariance(auxiliary: float | Tensor | list[list[float]], k: int) -> Float[Tensor, "k k"]:

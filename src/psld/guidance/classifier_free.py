@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from psld.kernels import per_sample
 from psld.predictions import Prediction, ScoreModel
 from psld.processes import Times
 
@@ -75,5 +76,5 @@ class ClassifierFreeGuidance(ScoreModel):
         if (w == 1.0).all():
             return labelled(self.label)
         base, conditional = labelled(self.null), labelled(self.label)
-        weight = w.reshape(-1, *[1] * (z.ndim - 1))
-        return Prediction(z, base.kernel, score=base.score + weight * (conditional.score - base.score))
+        difference = conditional.score - base.score
+        return Prediction(z, base.kernel, score=base.score + per_sample(w, z) * difference)

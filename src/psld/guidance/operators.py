@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from psld.kernels import per_sample
+
 __all__ = ["Blur", "Grayscale", "LinearOperator", "Mask", "SuperResolution"]
 
 
@@ -41,7 +43,7 @@ class _Multiple(LinearOperator):
     gram: float = 1.0
 
     def solve(self, v, a, b):
-        return v / (_per_sample(a, v) * self.gram + _per_sample(b, v))
+        return v / (per_sample(torch.as_tensor(a), v) * self.gram + per_sample(torch.as_tensor(b), v))
 
 
 class Mask(_Multiple):
@@ -166,7 +168,7 @@ class Blur(LinearOperator):
 
     def solve(self, v, a, b):
         power = self._response(v).abs().square()
-        denominator = _per_sample(a, v) * power + _per_sample(b, v)
+        denominator = per_sample(torch.as_tensor(a), v) * power + per_sample(torch.as_tensor(b), v)
         # the least solution: what the blur takes to rounding is left out when there is no noise to bound it
         floor = torch.finfo(v.dtype).eps * denominator.amax((-2, -1), keepdim=True)
         return self._filter(v, torch.where(denominator > floor, 1.0 / denominator, 0.0))
@@ -207,9 +209,3 @@ def require_mask(known: Bool[Tensor, "*data"], shape: tuple[int, ...] | None = N
 
 def _size(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))
-
-
-def _per_sample(value: float | Tensor, like: Tensor) -> Tensor:
-    """A number, or one a sample, ready to multiply with `like`."""
-    value = torch.as_tensor(value).to(like)
-    return value.reshape(-1, *[1] * (like.ndim - 1)) if value.ndim else value

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.guidance.operators import LinearOperator
-from psld.kernels import mix
+from psld.kernels import mix, per_sample
 from psld.predictions import Prediction, ScoreModel
 from psld.processes import Times
 
@@ -75,7 +75,7 @@ class PosteriorGuidance(ScoreModel):
 
         def covariance(u: Tensor) -> Tensor:
             (pulled,) = torch.autograd.grad(x0, state, u, retain_graph=True)
-            return sigma.square().reshape(-1, *[1] * (u.ndim - 1)) * mix(signal.unsqueeze(-2), pulled)[:, 0]
+            return per_sample(sigma.square(), u) * mix(signal.unsqueeze(-2), pulled)[:, 0]
 
         residual = self._residual(x0.detach())
         shift = covariance(self.operator.adjoint(self.weigh(residual, sigma, covariance)))
@@ -128,7 +128,7 @@ class DPS(PosteriorGuidance):
         if self.step is None:
             return residual / self.noise**2
         length = residual.flatten(1).norm(dim=1).clamp(min=torch.finfo(residual.dtype).tiny)
-        return self.step * residual / length.reshape(-1, *[1] * (residual.ndim - 1))
+        return self.step * residual / per_sample(length, residual)
 
 
 class PiGDM(PosteriorGuidance):
@@ -206,7 +206,7 @@ def conjugate_gradients(
     """
 
     def dot(u: Tensor, v: Tensor) -> Tensor:
-        return (u * v).flatten(1).sum(1).reshape(-1, *[1] * (u.ndim - 1))
+        return per_sample((u * v).flatten(1).sum(1), u)
 
     u, residual, direction = torch.zeros_like(b), b, b
     square = dot(b, b)

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from psld.kernels import mix
+from psld.kernels import mix, per_sample
 from psld.processes import Process, Times, statistic_weights
 
 __all__ = ["Preconditioned", "PreconditionedState", "StateCoefficients"]
@@ -63,8 +63,8 @@ class Preconditioned(nn.Module):
         square = sigma.square() + self.sigma_data**2
         skip, out, scale = self.sigma_data**2 / square, self.sigma_data * sigma * square.rsqrt(), square.rsqrt()
         told = _told(sigma, self.sigma_min, self.sigma_max, self.log_embedding)
-        output = self.network((_each(scale, y) * y).unsqueeze(1), told, **condition)[:, 0]
-        return _each(skip, y) * y + _each(out, y) * output
+        output = self.network((per_sample(scale, y) * y).unsqueeze(1), told, **condition)[:, 0]
+        return per_sample(skip, y) * y + per_sample(out, y) * output
 
 
 class StateCoefficients(NamedTuple):
@@ -133,7 +133,7 @@ class PreconditionedState(nn.Module):
         sigma = sigma.to(z.device, z.dtype).expand(len(z))
         told = _told(sigma, self.sigma_min, self.sigma_max, self.log_embedding)
         output = self.network(mix(inputs, z), told, **condition)
-        return mix(skip.unsqueeze(-2), z) + _each(out.to(z.device, z.dtype), z) * output
+        return mix(skip.unsqueeze(-2), z) + per_sample(out, z) * output
 
 
 def _turn(direction: Float[Tensor, "*B k"]) -> Float[Tensor, "*B k k"]:
@@ -152,11 +152,6 @@ def _told(sigma: Tensor, low: float, high: float, log_embedding: bool) -> Tensor
     """c_noise: ¼ log σ, or σ^¼ for a network that takes the logarithm."""
     within = sigma.clamp(low, high)
     return within**0.25 if log_embedding else 0.25 * within.log()
-
-
-def _each(numbers: Tensor, like: Tensor) -> Tensor:
-    """One number a sample (or for all), ready to multiply with data."""
-    return numbers.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _require_scales(sigma_data: float, sigma_min: float, sigma_max: float) -> None:

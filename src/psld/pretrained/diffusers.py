@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from psld.kernels import per_sample
 from psld.networks.preconditioning import Preconditioned
 from psld.predictions import ScoreModel
 from psld.processes import Process
@@ -89,7 +90,7 @@ class DiscreteDenoiser(nn.Module):
 
     def forward(self, y: Float[Tensor, "B C H W"], sigma: Float[Tensor, " B"], **condition: Any) -> Tensor:
         """D(y; σ), (B, C, H, W)."""
-        level = sigma.reshape(-1, *[1] * (y.ndim - 1))
+        level = per_sample(sigma, y)
         signal = (1 + level.square()).rsqrt()  # √ᾱ
         output = _answer(self.network, signal * y, self.step_of(sigma), condition)
         if self.predicts == "epsilon":
@@ -114,7 +115,7 @@ class VarianceExplodingDenoiser(nn.Module):
     def forward(self, y: Float[Tensor, "B C H W"], sigma: Float[Tensor, " B"], **condition: Any) -> Tensor:
         """D(y; σ), (B, C, H, W)."""
         score = _answer(self.network, y, sigma.clamp(self.sigma_min, self.sigma_max), condition)
-        return y + sigma.square().reshape(-1, *[1] * (y.ndim - 1)) * score
+        return y + per_sample(sigma.square(), y) * score
 
 
 class _Answering(nn.Module):
