@@ -12,7 +12,7 @@ from psld.dormand_prince import DormandPrince
 from psld.grids import Grid
 from psld.noise import SeededNoise
 from psld.predictions import ScoreModel
-from psld.samplers.base import Sampler, Samples, finish
+from psld.samplers.base import Sampler, Samples
 from psld.samplers.runge_kutta import flow
 
 __all__ = ["decode", "edit", "encode", "from_time", "slerp"]
@@ -52,10 +52,7 @@ def edit(
     """
     process = model.process
     noise = SeededNoise(seeds, (process.k, *images.shape[1:]), images.dtype, images.device)
-    z = process.perturb(images, grid.times[0], noise())
-    model = model.tabulate(grid.times)
-    z, nfe = sampler.integrate(model, z, sampler.prepare(process, grid), noise)
-    return finish(model, z, grid, nfe)
+    return sampler.carry(model, process.perturb(images, grid.times[0], noise()), grid, noise)
 
 
 @torch.no_grad()

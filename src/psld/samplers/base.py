@@ -123,7 +123,18 @@ class Sampler(ABC):
             watch: called with (t, z) before each step and after the last (fixed-step samplers).
         """
         noise = SeededNoise(seeds, (model.process.k, *shape), dtype, device)
-        z = model.process.prior_sample(noise())
+        return self.carry(model, model.process.prior_sample(noise()), grid, noise, plan, watch)
+
+    def carry(
+        self,
+        model: ScoreModel,
+        z: Float[Tensor, "B k *data"],
+        grid: Grid,
+        noise: Noise,
+        plan: Plan | None = None,
+        watch: Watcher | None = None,
+    ) -> Samples:
+        """States at the first time of the grid, of the prior or not, as images; arguments as for `sample`."""
         model = model.tabulate(grid.times)
         z, nfe = self.integrate(model, z, plan or self.prepare(model.process, grid), noise, watch)
         return finish(model, z, grid, nfe)
