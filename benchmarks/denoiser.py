@@ -27,7 +27,8 @@ from torch import nn
 from psld import PSLD, EulerMaruyama, Exponential, Sampler, ScoreModel, grids
 from psld.cli.demo import confident_share, featurise
 from psld.data import Digits
-from psld.evaluation import classifier_accuracy, frechet_distance, train_digit_classifier
+from psld.evaluation import classifier_accuracy, frechet_distance
+from psld.evaluation.bundled import bundled_classifier
 from psld.files import atomic_file
 from psld.kernels import Kernel
 from psld.losses import HSM, Denoising, Objective
@@ -108,7 +109,7 @@ class Judge:
 
     def __init__(self):
         data, heldout = Digits("train"), Digits("heldout")
-        self.classifier = train_digit_classifier(data.images, data.labels)
+        self.classifier, _ = bundled_classifier("digits")
         self.accuracy = classifier_accuracy(self.classifier, heldout.images, heldout.labels)
         self.features = featurise(self.classifier, data.images)
         self.floor = self(heldout.images)
@@ -169,8 +170,7 @@ def train_and_measure(name: str, seed: int, arguments: argparse.Namespace, judge
             "results": measure(model, judge, arguments.samples, arguments.device, full=stage == arguments.stages),
         }
         cells.append(cell)
-        with atomic_file(arguments.out / "cells.json") as file:
-            file.write(json.dumps({"settings": settings_of(arguments), "cells": cells}, indent=1).encode())
+        keep_cells(arguments.out, settings_of(arguments), cells)
         reached = cell["results"]["multistep 20"]["frechet"]
         print(f"{name}, seed {seed}, stage {stage}: {cell['steps']} steps, Fréchet {reached:.2f} at NFE 20", flush=True)
 
@@ -178,6 +178,23 @@ def train_and_measure(name: str, seed: int, arguments: argparse.Namespace, judge
 def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """What cells must share to stand in one table."""
     return {name: getattr(arguments, name) for name in ("seconds", "steps", "stages", "samples", "threads", "device")}
+
+
+def known_cells(out: Path, settings: dict[str, Any]) -> list[dict]:
+    """What an earlier run of the command left in OUT/cells.json; other settings are refused."""
+    path = out / "cells.json"
+    if not path.exists():
+        return []
+    known = json.loads(path.read_text())
+    if known["settings"] != settings:
+        raise SystemExit(f"{path} has cells of other settings, {known['settings']}: give another --out.")
+    return known["cells"]
+
+
+def keep_cells(out: Path, settings: dict[str, Any], cells: list[dict]) -> None:
+    """Writes OUT/cells.json, whole or not at all."""
+    with atomic_file(out / "cells.json") as file:
+        file.write(json.dumps({"settings": settings, "cells": cells}, indent=1).encode())
 
 
 def steps_to(target: float, stages: list[dict]) -> float | None:
@@ -248,13 +265,7 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=Path("runs/denoiser"), help="folder of runs and cells.json")
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
-    path = arguments.out / "cells.json"
-    cells: list[dict] = []
-    if path.exists():
-        known = json.loads(path.read_text())
-        if known["settings"] != settings_of(arguments):
-            raise SystemExit(f"{path} has cells of other settings, {known['settings']}: give another --out.")
-        cells = known["cells"]
+    cells = known_cells(arguments.out, settings_of(arguments))
     judge = Judge()
     for seed in range(arguments.seeds):  # all forms of a seed, then the next: an early stop still compares
         for name in arguments.forms:

@@ -21,7 +21,8 @@ import torch
 
 from psld.cli.configuration import load_model
 from psld.data import Digits
-from psld.evaluation import energy_distance, frechet_distance, train_digit_classifier
+from psld.evaluation import energy_distance, frechet_distance
+from psld.evaluation.bundled import bundled_classifier
 from psld.exact import GaussianMixture
 from psld.files import atomic_file
 from psld.grids import log_snr
@@ -117,7 +118,7 @@ def digits(name: str, method: str, nfe: int, count: int) -> dict:
     sampler, conditioned = FILLING[method](model, repeated)
     x = sampler.sample(conditioned, SHAPE, grid, range(len(repeated))).x.clamp(-1, 1)
     filled = torch.where(KNOWN, repeated, x)
-    classifier = train_digit_classifier(train.images, train.labels)
+    classifier, _ = bundled_classifier("digits")
     with torch.no_grad():
         features, reference = (classifier.features(images.float()) for images in (filled[::COPIES], train.images))
         floor = classifier.features(x0.float())

@@ -11,7 +11,6 @@ held within [−1, 1]. OUT/cells.json keeps what is finished: the same command g
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import shutil
 import sys
@@ -22,12 +21,11 @@ import torch
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
-from denoiser import SHAPE, Judge, figure
+from denoiser import SHAPE, Judge, figure, keep_cells, known_cells
 
 from psld import RK45, SSCS, Clamped, EulerMaruyama, Exponential, PredictorCorrector, Projected, Sampler
 from psld.cli import main as psld
 from psld.cli.configuration import load_model
-from psld.files import atomic_file
 from psld.pretrained.published import FOLDER
 from psld.training import latest_checkpoint
 from psld.training.checkpoint import has_checkpoint
@@ -79,8 +77,7 @@ def measure(run: Path, name: str, seed: int, cells: list[dict], arguments: argpa
         images = torch.cat([batch.x for batch in drawn]).float().clamp(-1, 1)
         calls = float(torch.cat([batch.nfe for batch in drawn]).double().mean())
         cells.append({"process": name, "seed": seed, "sampler": title, "budget": budget, "nfe": calls} | judge(images))
-        with atomic_file(arguments.out / "cells.json") as file:
-            file.write(json.dumps({"settings": settings_of(arguments), "cells": cells}, indent=1).encode())
+        keep_cells(arguments.out, settings_of(arguments), cells)
         print(f"{name}, seed {seed}, {title}, {budget}: {cells[-1]['frechet']:.2f}", flush=True)
 
 
@@ -166,13 +163,7 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder of runs and cells.json")
     options.add_argument("--publish", action="store_true", help="write the checkpoints of seed 0 into the package")
     arguments = options.parse_args()
-    path = arguments.out / "cells.json"
-    cells: list[dict] = []
-    if path.exists():
-        known = json.loads(path.read_text())
-        if known["settings"] != settings_of(arguments):
-            raise SystemExit(f"{path} has cells of other settings, {known['settings']}: give another --out.")
-        cells = known["cells"]
+    cells = known_cells(arguments.out, settings_of(arguments))
     judge = Judge()
     for seed in range(arguments.seeds):
         for name in arguments.processes:

@@ -23,11 +23,11 @@ from psld.evaluation import (
     save_beside,
     save_grid,
     save_phase_space,
-    train_digit_classifier,
 )
+from psld.evaluation.bundled import bundled_classifier
 from psld.files import atomic_file
-from psld.noise import SeededNoise
 from psld.predictions import Clamped, ScoreModel
+from psld.report.drawing import phase_space_paths
 from psld.samplers import SSCS, EulerMaruyama, Exponential, PredictorCorrector, Sampler
 
 __all__ = ["run"]
@@ -95,7 +95,7 @@ def draw(sampler: Sampler, model: ScoreModel, shape: tuple[int, ...], grid: grid
 def judge(samples: dict[str, torch.Tensor]) -> dict:
     """Fréchet distances in the features of a digit classifier, confident shares and memorising, with their floors."""
     data, heldout = Digits("train"), Digits("heldout")
-    classifier = train_digit_classifier(data.images, data.labels)
+    classifier, _ = bundled_classifier("digits")
     features = featurise(classifier, data.images)
     report: dict = {
         "classifier accuracy on held-out digits": classifier_accuracy(classifier, heldout.images, heldout.labels),
@@ -127,33 +127,16 @@ def confident_share(classifier: DigitClassifier, images: torch.Tensor) -> float:
     return float((classifier(images).softmax(1).amax(1) > 0.9).double().mean())
 
 
-@torch.no_grad()
 def draw_phase_space(model: ScoreModel, path: Path) -> None:
     """Position against momentum of single pixels, from data to noise and from noise to data."""
-    process, pixels = model.process, [(0, 2, 3), (0, 4, 4)]
-    times = torch.linspace(0.0, process.T, 101, dtype=torch.float64)
-    x0 = Digits("heldout").images[:3].double()
-    noise = SeededNoise(range(3), (process.k, *x0.shape[1:]))
-    z = process.lift(x0, process.initial_auxiliary(noise()[:, 1:]))
-    forward = [z]
-    for s, t in zip(times[:-1], times[1:], strict=True):
-        z = process.transition(s, t).sample(z, noise())
-        forward.append(z)
-    visited: list[tuple[torch.Tensor, torch.Tensor]] = []
-    grid = grids.quadratic(process, 100)
-    EulerMaruyama().sample(model, tuple(x0.shape[1:]), grid, range(3), watch=lambda t, z: visited.append((t, z)))
-
-    def trajectories(states: list[torch.Tensor]) -> torch.Tensor:
-        return torch.stack([torch.cat([z[:, :, c, i, j] for c, i, j in pixels]) for z in states])
-
-    reverse_times = torch.stack([t for t, _ in visited])
+    paths = phase_space_paths(model, Digits("heldout").images[:3], range(3))
     save_phase_space(
-        trajectories(forward),
-        trajectories([z for _, z in visited]),
-        times,
+        paths.forward,
+        paths.reverse,
+        paths.times,
         path,
-        reverse_times=reverse_times,
-        stationary=process.prior_covariance,
+        reverse_times=paths.reverse_times,
+        stationary=model.process.prior_covariance,
     )
 
 

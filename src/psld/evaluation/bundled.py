@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal, overload
 
 from safetensors import safe_open
 from safetensors.torch import save
@@ -30,6 +31,10 @@ def bundled_weights(name: str) -> Path:
     return Path(__file__).with_name("weights") / f"{name}_classifier.safetensors"
 
 
+@overload
+def bundled_classifier(name: Literal["digits"]) -> tuple[DigitClassifier, str]: ...
+@overload
+def bundled_classifier(name: str) -> tuple[DigitClassifier | MNISTClassifier, str]: ...
 def bundled_classifier(name: str) -> tuple[DigitClassifier | MNISTClassifier, str]:
     """The classifier "digits" or "mnist" in evaluation mode on the CPU, and its identity: name and SHA-256."""
     network, file = CLASSES[name](), bundled_weights(name)

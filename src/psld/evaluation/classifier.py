@@ -6,12 +6,17 @@ shows the digit that was asked for. On the 1797 digits of scikit-learn it is rig
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["DigitClassifier", "classifier_accuracy", "train_digit_classifier"]
+__all__ = ["DigitClassifier", "classifier_accuracy", "fit_classifier", "train_digit_classifier"]
+
+Classifier = TypeVar("Classifier", bound=nn.Module)
 
 
 class DigitClassifier(nn.Module):
@@ -63,17 +68,43 @@ def train_digit_classifier(
         batch_size: images a step, drawn with replacement.
         learning_rate: the peak of the cycle.
     """
-    generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):  # layers draw their initial weights from the global generator
-        torch.manual_seed(seed)
-        classifier = DigitClassifier().to(images.device)
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr=learning_rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=learning_rate, total_steps=steps)
     shifts = _one_pixel_shifts(images)
-    for _ in range(steps):
+
+    def batch(generator: torch.Generator) -> tuple[Tensor, Tensor]:
         chosen = torch.randint(len(images), (batch_size,), generator=generator).to(images.device)
         shift = torch.randint(shifts.shape[1], (batch_size,), generator=generator).to(images.device)
-        loss = F.cross_entropy(classifier(shifts[chosen, shift]), labels[chosen], label_smoothing=0.05)
+        return shifts[chosen, shift], labels[chosen]
+
+    return fit_classifier(DigitClassifier, batch, seed, steps, learning_rate, images.device)
+
+
+def fit_classifier(
+    build: Callable[[], Classifier],
+    batch: Callable[[torch.Generator], tuple[Tensor, Tensor]],
+    seed: int,
+    steps: int,
+    learning_rate: float,
+    device: torch.device,
+) -> Classifier:
+    """A classifier trained by AdamW with a one-cycle learning rate and label smoothing, in evaluation mode.
+
+    Args:
+        build: makes it, with initial weights from the global generator, which is put back afterwards.
+        batch: images and labels of one step, drawn with the generator it is given.
+        seed: of the initial weights and of that generator.
+        steps: of the optimizer.
+        learning_rate: the peak of the cycle.
+        device: of the images.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        classifier = build().to(device)
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=learning_rate, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=learning_rate, total_steps=steps)
+    for _ in range(steps):
+        images, labels = batch(generator)
+        loss = F.cross_entropy(classifier(images), labels, label_smoothing=0.05)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from psld.evaluation.moments import Moments
+
 __all__ = ["frechet_distance", "frechet_from_moments"]
 
 
@@ -43,10 +45,8 @@ def _moments(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " d"], Float
     """Mean and unbiased covariance, float64."""
     if len(features) < 2:
         raise ValueError(f"a covariance needs at least 2 rows of features, got shape {tuple(features.shape)}.")
-    features = features.double()
-    mean = features.mean(0)
-    centred = features - mean
-    return mean, centred.mT @ centred / (len(features) - 1)
+    moments = Moments.of(features)
+    return moments.mean, moments.covariance
 
 
 def _root(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:

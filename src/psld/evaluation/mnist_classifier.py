@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from psld.evaluation.classifier import fit_classifier
+
 __all__ = ["MNISTClassifier", "train_mnist_classifier"]
 
 
@@ -69,19 +71,11 @@ def train_mnist_classifier(
         batch_size: images a step, drawn with replacement.
         learning_rate: the peak of the cycle.
     """
-    generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):  # layers draw their initial weights from the global generator
-        torch.manual_seed(seed)
-        classifier = MNISTClassifier().to(images.device)
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr=learning_rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=learning_rate, total_steps=steps)
-    for _ in range(steps):
+
+    def batch(generator: torch.Generator) -> tuple[Tensor, Tensor]:
         chosen = torch.randint(len(images), (batch_size,), generator=generator).to(images.device)
         down, across = torch.randint(0, 5, (2,), generator=generator).tolist()
         shifted = F.pad(images[chosen], (2, 2, 2, 2), value=-1.0)[..., down : down + 28, across : across + 28]
-        loss = F.cross_entropy(classifier(shifted), labels[chosen], label_smoothing=0.05)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return classifier.eval()
+        return shifted, labels[chosen]
+
+    return fit_classifier(MNISTClassifier, batch, seed, steps, learning_rate, images.device)

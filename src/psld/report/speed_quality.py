@@ -92,15 +92,16 @@ def measure_digits(
     seed: int,
     device: str = "cpu",
 ) -> SpeedQuality:
-    """Fréchet distances to the training digits in the features of a digit classifier that is trained here.
+    """Fréchet distances to the training digits in the features of the digit classifier in the package.
 
     The paper's samplers run as published, without the clamp, if `model` is `Clamped`. A sampler that cannot take a
     budget on its grid is left out there, and `how` says so.
     """
-    from psld.evaluation import classifier_accuracy, frechet_distance, train_digit_classifier
+    from psld.evaluation import classifier_accuracy, frechet_distance
+    from psld.evaluation.bundled import bundled_classifier
 
     train, heldout = Digits("train"), Digits("heldout")
-    classifier = train_digit_classifier(train.images, train.labels)
+    classifier, _ = bundled_classifier("digits")
     accuracy = classifier_accuracy(classifier, heldout.images, heldout.labels)
 
     @torch.no_grad()
@@ -129,7 +130,7 @@ def measure_digits(
                 left_out.append(f"{label} at NFE {nfe}")
     how = [
         f"Fréchet distance (not FID) between {samples} samples a point, seeds {seed} to {seed + samples - 1}, and the "
-        f"{len(train)} training digits, in the 64 features of a digit classifier trained here "
+        f"{len(train)} training digits, in the 64 features of the digit classifier in the package "
         f"({accuracy:.1%} right on {len(heldout)} held-out digits).",
         f"Floor: the same distance of {len(own)} held-out digits. Small sets lie further away than large ones, so "
         "compare points of one plot only.",
