@@ -19,7 +19,7 @@ from psld.cli.measuring import add_extractor_arguments, chosen_extractor, statis
 from psld.cli.sample import add_sampling_arguments, generate, own_share, provenance
 from psld.comparison import Cell, cells, draw_plot
 from psld.data import ImageData
-from psld.data.opening import open_images
+from psld.data.opening import holds_mnist, open_images
 from psld.evaluation.features import FeatureExtractor
 from psld.evaluation.quality import Protocol, compare, frechet_between
 from psld.evaluation.statistics import ImageStatistics, Measurement, is_statistics, measured
@@ -27,11 +27,11 @@ from psld.evaluation.weight_files import file_sha256
 from psld.files import atomic_file
 from psld.grids import Grid
 from psld.predictions import Clamped, ScoreModel
-from psld.pretrained.published import published_checkpoint
+from psld.pretrained.published import with_place_for_results
 from psld.processes import Process
 from psld.samplers import Sampler
 from psld.training import latest_checkpoint
-from psld.training.checkpoint import has_checkpoint
+from psld.training.checkpoint import AVERAGED, ONLINE, has_checkpoint
 from psld.training.devices import launch, of_all_ranks
 
 if TYPE_CHECKING:
@@ -89,10 +89,8 @@ def run(arguments: list[str]) -> int:
     config = options.parse_args(arguments)
     _check(config)
     fabric = launch(config.accelerator, config.devices, config.nodes)
-    named, config.run = config.run, str(published_checkpoint(config.run))
+    config.run = str(with_place_for_results(config.run, config.out))
     if has_checkpoint(config.run):
-        if config.out is None and config.run != named:
-            raise ValueError(f"{named} is part of psld: give --out, the folder for its results.")
         return _evaluate_run(options, config, fabric)
     if config.sweep:
         latest_checkpoint(config.run)  # says that there is none, and where there are some
@@ -156,8 +154,7 @@ def _measured_data(
     config, source: str, split: str | None, shape: tuple[int, ...], extractor: FeatureExtractor, fabric: Fabric
 ) -> ImageStatistics:
     size = shape[-1] if shape in ((1, 28, 28), (1, 32, 32)) else None  # MNIST comes with a border or without
-    idx = Path(source).is_dir() and any(Path(source).glob("*-idx3-ubyte*"))
-    images = open_images(source, split, size if idx else None)
+    images = open_images(source, split, size if holds_mnist(source) else None)
     if images.image_shape != tuple(shape):
         raise ValueError(f"{source} holds images of shape {images.image_shape}, and {config.run} of {tuple(shape)}.")
     return statistics_of(images, len(images), extractor, config, fabric, _named(source, split))
@@ -174,8 +171,7 @@ def _evaluate_images(config, fabric: Fabric) -> int:
     """One result, of images in place of samples."""
     against = ImageStatistics.load(config.against) if is_statistics(config.against) else None
     size = against.measurement.image_shape[-1] if against else None
-    idx = Path(config.run).is_dir() and any(Path(config.run).glob("*-idx3-ubyte*"))
-    images: ImageData = open_images(config.run, config.split, size if idx else None)
+    images: ImageData = open_images(config.run, config.split, size if holds_mnist(config.run) else None)
     count = config.num or len(images)
     if len(images) < count:
         raise ValueError(f"{config.run} holds {len(images)} images, and {count} are asked for.")
@@ -266,9 +262,7 @@ def _settings(config, drawing: Drawing, weights: str, reference: Reference) -> d
 
 def _weights_sha256(config) -> str:
     """Of the weights that are used, wherever the folder is."""
-    folder = latest_checkpoint(config.run)
-    averaged = folder / "model_ema.safetensors"
-    return file_sha256(averaged if config.weights == "ema" and averaged.is_file() else folder / "model.safetensors")
+    return file_sha256(latest_checkpoint(config.run) / (AVERAGED if config.weights == "ema" else ONLINE))
 
 
 def _evaluated(

@@ -17,7 +17,7 @@ from psld.dequantisation import Dequantiser, LogitNormal, Uniform, fit, on_level
 from psld.files import atomic_file
 from psld.likelihood import ExactTrace, Hutchinson, ProbabilityFlow, Start, bits_per_dimension, bound
 from psld.predictions import ScoreModel
-from psld.pretrained.published import published_checkpoint
+from psld.pretrained.published import with_place_for_results
 from psld.processes import Process
 from psld.training import latest_checkpoint
 
@@ -75,9 +75,7 @@ def run(arguments: list[str]) -> int:
     for name, least in (("num", 1), ("draws", 1), ("probes", 0), ("batch_size", 1), ("fit_steps", 1)):
         if config[name] < least:
             raise ValueError(f"--{name} must be at least {least}: got {config[name]}.")
-    if config.out is None and not Path(config.run).exists():
-        latest_checkpoint(published_checkpoint(config.run))
-        raise ValueError(f"{config.run} is part of psld: give --out, the JSON file for its result.")
+    config.run = str(with_place_for_results(config.run, config.out))
     out = Path(config.out) if config.out else Path(config.run) / "likelihood.json"
     if out.exists():
         raise FileExistsError(f"{out} is there already: give another --out, or remove it.")
@@ -168,7 +166,7 @@ def settings(config, model: ScoreModel, levels: int) -> dict[str, Any]:
     data = {name: config[name].as_dict() for name in ("data", "fit_on") if config.get(name)}
     fitted = {"fit_steps": config.fit_steps} if config.dequantise == "variational" else {}
     return {
-        "checkpoint": str(latest_checkpoint(published_checkpoint(config.run))),
+        "checkpoint": str(latest_checkpoint(config.run)),
         "process": repr(model.process),
         "sigma_min": float(model.process.noise_scale(config.t_min)),
         "levels": None if config.dequantise == "none" else levels,

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 from psld.cli.configuration import instances, load_data, load_model
 from psld.grids import NAMES
 from psld.predictions import Clamped
-from psld.pretrained.published import published_checkpoint
+from psld.pretrained.published import with_place_for_results
 from psld.report import ReportSettings, TrainedRun, require_place, run_folder, write_report
 from psld.samplers import Sampler
 from psld.training import latest_checkpoint
@@ -66,10 +66,8 @@ def run(arguments: list[str]) -> int:
     """Draw, measure and write; returns 0."""
     options = parser()
     config = options.parse_args(arguments)
-    folder = published_checkpoint(config.run)
+    folder = with_place_for_results(config.run, config.out)
     checkpoint = latest_checkpoint(folder)
-    if config.out is None and folder != Path(config.run):
-        raise ValueError(f"{config.run} is part of psld: give --out, the file to write.")
     out = Path(config.out) if config.out else run_folder(checkpoint) / "report.html"
     require_place(out, config.overwrite)
     settings = ReportSettings(

@@ -10,7 +10,7 @@ from psld.data.decoding import MODES, FileImages, Framing, image_files
 from psld.data.digits import Digits
 from psld.data.mnist import MNIST
 
-__all__ = ["MixedImagesError", "open_images"]
+__all__ = ["MixedImagesError", "holds_mnist", "open_images"]
 
 
 class MixedImagesError(ValueError):
@@ -35,7 +35,7 @@ def open_images(source: str | Path, split: str | None = None, image_size: int | 
     path = Path(source)
     if str(source) == "digits":
         data = Digits(split or "train")  # pyright: ignore[reportArgumentType]: it refuses what it does not know
-    elif path.is_dir() and any(path.glob("*-idx3-ubyte*")):
+    elif holds_mnist(path):
         size = 28 if image_size is None else image_size
         data = MNIST(path, split or "train", size)  # pyright: ignore[reportArgumentType]
     elif split is not None:
@@ -51,6 +51,11 @@ def open_images(source: str | Path, split: str | None = None, image_size: int | 
         height, width = data.image_shape[1:]
         raise ValueError(f"{source} holds images of {width}×{height}, and {image_size}×{image_size} are needed.")
     return data
+
+
+def holds_mnist(source: str | Path) -> bool:
+    """Whether it is a folder of MNIST's IDX files, whose images come with a border or without."""
+    return Path(source).is_dir() and any(Path(source).glob("*-idx3-ubyte*"))
 
 
 def _keys(path: Path) -> tuple[str | None]:
