@@ -4,6 +4,7 @@ from psld.networks.classifier import NoiseClassifier
 from psld.networks.embeddings import FourierEmbedding, SinusoidalEmbedding
 from psld.networks.mlp import MLP
 from psld.networks.ncsnpp import NCSNpp
+from psld.networks.patches import Patched
 from psld.networks.preconditioning import Preconditioned, PreconditionedState
 from psld.networks.unet import UNet
 
@@ -12,6 +13,7 @@ __all__ = [
     "FourierEmbedding",
     "NCSNpp",
     "NoiseClassifier",
+    "Patched",
     "Preconditioned",
     "PreconditionedState",
     "SinusoidalEmbedding",

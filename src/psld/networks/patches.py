@@ -1,0 +1,44 @@
+"""A network that sees patches: pixels of a square as channels, so that every layer runs on a smaller image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+__all__ = ["Patched"]
+
+
+class Patched(nn.Module):
+    """`network` on images of 1/size the side and size² the channels, its output put back together.
+
+    Most of a U-Net's time goes to its widest level, for pixels that look like their neighbours. With size 2 that level
+    is not there: the digits of MNIST cost a quarter of the operations, at the same width.
+
+    Args:
+        network: called with (B, k, size² C, H/size, W/size); returns (B, r, size² C, H/size, W/size).
+        size: side of a patch, in pixels.
+
+    Raises:
+        ValueError: size is below 1; or, when called, does not divide the image.
+    """
+
+    def __init__(self, network: nn.Module, size: int = 2):
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"size must be at least 1: got {size}. It is the side of a patch, in pixels.")
+        self.network, self.size = network, size
+
+    @property
+    def classes(self) -> int | None:
+        """Labels that the network can be told; None where it takes none."""
+        return getattr(self.network, "classes", None)
+
+    def forward(self, z: Float[Tensor, "B k C H W"], t: Float[Tensor, " B"], **condition: Any) -> Tensor:
+        """The network's r variables, (B, r, C, H, W)."""
+        height, width = z.shape[-2:]
+        if height % self.size or width % self.size:
+            raise ValueError(f"images of {height}×{width} do not divide into patches of {self.size}×{self.size}.")
+        return pixel_shuffle(self.network(pixel_unshuffle(z, self.size), t, **condition), self.size)
