@@ -12,25 +12,20 @@ from __future__ import annotations
 
 import argparse
 import platform
-import shutil
 import sys
 from datetime import date
 from pathlib import Path
 
 import torch
-import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 from denoiser import SHAPE, Judge, figure, keep_cells, known_cells
+from publishing import publish, trained
 
 from psld import RK45, SSCS, Clamped, EulerMaruyama, Exponential, PredictorCorrector, Projected, Sampler
-from psld.cli import main as psld
 from psld.cli.configuration import load_model
-from psld.pretrained.published import FOLDER
-from psld.training import latest_checkpoint
-from psld.training.checkpoint import has_checkpoint
 
-CONFIG = Path(__file__).parents[1] / "configs" / "digits-preconditioned.yaml"
+CONFIG = "digits-preconditioned.yaml"
 PROCESSES = {
     "psld": ["--process", "psld.PSLD", "--process.gamma", "0.01"],
     "cld": ["--process", "psld.CLD"],
@@ -47,17 +42,10 @@ OURS: dict[str, tuple[Sampler, str]] = {
     "projected": (Projected(PredictorCorrector(predictor=2)), "optimised"),
 }
 TOLERANCES = (1e-2, 1e-4)
-
-
-def trained(name: str, seed: int, arguments: argparse.Namespace) -> Path:
-    """The run of a process and a seed, trained to its last step."""
-    run = arguments.out / f"{name}-{seed}"
-    command = ["train", "--config", str(CONFIG), *PROCESSES[name], "--seed", str(seed), "--run", str(run)]
-    command += ["--training.steps", str(arguments.steps), "--training.max_seconds", "null"]
-    command += ["--training.tensorboard", "false", "--training.progress", "false"]
-    if psld([*command, *(["--resume"] if has_checkpoint(run) else [])]) != 0:
-        raise SystemExit(f"training of {run} failed.")
-    return run
+ABOUT = (
+    "{} on scikit-learn's handwritten digits (1,437 training images of 8×8), averaged weights of configs/"
+    f"{CONFIG}, seed 0. For tests, teaching and comparing samplers; it makes small grey digits and nothing else."
+)
 
 
 def measure(run: Path, name: str, seed: int, cells: list[dict], arguments: argparse.Namespace, judge: Judge) -> None:
@@ -121,24 +109,10 @@ def machine(judge: Judge, cells: list[dict], arguments: argparse.Namespace) -> s
     )
 
 
-def publish(name: str, run: Path, cells: list[dict], arguments: argparse.Namespace, judge: Judge) -> None:
-    """Averaged weights, configuration and card of seed 0, in the package."""
-    source, out = latest_checkpoint(run), FOLDER / f"{name}-digits"
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    shutil.copy(source / "model_ema.safetensors", out)
-    shutil.copy(source / "config.yaml", out)
-    config = yaml.safe_load((source / "config.yaml").read_text(encoding="utf-8"))
+def card(cells: list[dict], name: str, arguments: argparse.Namespace, judge: Judge) -> list[str]:
+    """How seed 0 of a process was measured, and what came out."""
     own = [cell for cell in cells if (cell["process"], cell["seed"]) == (name, 0)]
-    lines = [
-        f"# {name}-digits",
-        "",
-        f"{config['process']['class_path']} on scikit-learn's handwritten digits (1,437 training images of 8×8), "
-        "averaged weights of the form of configs/digits-preconditioned.yaml, seed 0. For tests, teaching and comparing "
-        "samplers; it makes small grey digits and nothing else.",
-        "",
-        f"    psld sample {name}-digits --num 64 --steps 20 --out runs/{name}-digits",
-        "",
+    return [
         machine(judge, own, arguments),
         "",
         "| sampler | budget | NFE | Fréchet distance | confident share |",
@@ -147,10 +121,7 @@ def publish(name: str, run: Path, cells: list[dict], arguments: argparse.Namespa
             f"| {c['sampler']} | {c['budget']} | {c['nfe']:.0f} | {c['frechet']:.2f} | {c['confident']:.1%} |"
             for c in own
         ),
-        "",
-        "Made by `make reproduce`.",
     ]
-    (out / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -167,10 +138,12 @@ def main() -> None:
     judge = Judge()
     for seed in range(arguments.seeds):
         for name in arguments.processes:
-            run = trained(name, seed, arguments)
+            steps = ["--training.steps", str(arguments.steps), "--training.max_seconds", "null"]
+            run = trained(CONFIG, arguments.out / f"{name}-{seed}", [*PROCESSES[name], "--seed", str(seed), *steps])
             measure(run, name, seed, cells, arguments, judge)
             if seed == 0 and arguments.publish:
-                publish(name, run, cells, arguments, judge)
+                lines = card(cells, name, arguments, judge)
+                publish(f"{name}-digits", run, ABOUT.format(PROCESSES[name][1]), lines, "make reproduce")
     print(f"\n{machine(judge, cells, arguments)}\n\n{table(cells, arguments.nfe)}")
 
 

@@ -60,6 +60,7 @@ def test_a_result_depends_on_no_batch_size_and_is_not_computed_twice(tmp_path, m
     for name, batch in (("a", "40"), ("b", "16")):
         assert main([*DRAWN, "--steps", "5", "--batch_size", batch, "--out", str(tmp_path / name)]) == 0
     first, second = (written(tmp_path / name)["figures"]["Fréchet distance"] for name in "ab")
+    assert written(tmp_path / "a")["samples"]["source"].startswith("psld-digits, Exponential")
     assert first == pytest.approx(second, rel=1e-5)
     monkeypatch.setattr(evaluate, "generate", lambda *_: pytest.fail("samples were drawn again"))
     assert main([*DRAWN, "--steps", "5", "--out", str(tmp_path / "a")]) == 0
@@ -67,17 +68,24 @@ def test_a_result_depends_on_no_batch_size_and_is_not_computed_twice(tmp_path, m
 
 def test_a_sweep_goes_on_where_it_was(tmp_path, monkeypatch):
     sweep = [*DRAWN, "--sweep", "--only", "Exponential(order=2), optimised", "--out", str(tmp_path)]
-    assert main([*sweep, "--nfe", "5"]) == 0
-    drawn = []
+    drawn, generate = [], evaluate.generate
 
     def counted(sampler, model, shape, grid, *rest):
         drawn.append(len(grid.times))
         return generate(sampler, model, shape, grid, *rest)
 
-    generate = evaluate.generate
+    def killed_at_8(sampler, model, shape, grid, *rest):
+        yield from counted(sampler, model, shape, grid, *rest)
+        if len(grid.times) == 8:
+            raise SystemExit(143)
+
+    monkeypatch.setattr(evaluate, "generate", killed_at_8)
+    with pytest.raises(SystemExit):
+        main([*sweep, "--nfe", "5", "8"])
+    assert len(list(tmp_path.iterdir())) == 1  # of NFE 5; of the one that was cut off, nothing
     monkeypatch.setattr(evaluate, "generate", counted)
     assert main([*sweep, "--nfe", "5", "8"]) == 0
-    assert drawn == [8]
+    assert drawn == [5, 8, 8]
     points = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
     assert [point["budget"] for point in points] == [5, 8]
     assert Image.open(tmp_path / "sweep.png").size[0] > 300

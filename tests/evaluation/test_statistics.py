@@ -1,6 +1,7 @@
 """Statistics of images that stream by: independent of batches, read as written, compared only with their like."""
 
 import copy
+import importlib.util
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from psld.data import Digits
@@ -172,9 +174,39 @@ def test_safetensors_need_their_class(tmp_path):
         )
 
 
+@pytest.mark.parametrize("logits", [False, True])
+def test_an_onnx_model_gives_what_its_layers_do(tmp_path, logits):
+    """One convolution and one matrix, written node by node, against torch with the same weights."""
+    torch.manual_seed(0)
+    kernel, matrix = torch.randn(3, 1, 4, 4), torch.randn(3, 2)
+    weights = [numpy_helper.from_array(v.numpy(), name) for name, v in {"kernel": kernel, "matrix": matrix}.items()]
+    nodes = [
+        helper.make_node("Conv", ["images", "kernel"], ["maps"]),
+        helper.make_node("Flatten", ["maps"], ["features"]),
+        helper.make_node("MatMul", ["features", "matrix"], ["logits"]),
+    ]
+    names = {"features": ["n", 3], "logits": ["n", 2]} if logits else {"features": ["n", 3]}
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in names.items()]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 1, 4, 4])
+    graph = helper.make_graph(nodes, "features", [images], outputs, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    pixels = torch.randint(0, 256, (5, 1, 4, 4), dtype=torch.uint8)
+    features, found = feature_extractor(str(tmp_path / "model.onnx"), (1, 4, 4)).of_bytes(pixels)
+    expected = torch.nn.functional.conv2d(pixels / 127.5 - 1, kernel).flatten(1)
+    torch.testing.assert_close(features, expected)
+    if logits:
+        torch.testing.assert_close(found, expected @ matrix)
+    else:
+        assert found is None
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit")
-def test_other_files_are_refused(tmp_path):
+def test_other_files_are_refused(tmp_path, monkeypatch):
     (tmp_path / "model.onnx").write_bytes(b"x")
+    with pytest.raises(ValueError, match="is not an ONNX model"):
+        feature_extractor(str(tmp_path / "model.onnx"), (1, 4, 4))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="onnxruntime is not installed"):
         feature_extractor(str(tmp_path / "model.onnx"), (1, 4, 4))
     (tmp_path / "model.pt").write_bytes(b"x")

@@ -89,11 +89,11 @@ def run(arguments: list[str]) -> int:
     config = options.parse_args(arguments)
     _check(config)
     fabric = launch(config.accelerator, config.devices, config.nodes)
-    config.run = str(with_place_for_results(config.run, config.out))
-    if has_checkpoint(config.run):
-        return _evaluate_run(options, config, fabric)
+    checkpoint = with_place_for_results(config.run, config.out)
+    if has_checkpoint(checkpoint):
+        return _evaluate_run(options, config, checkpoint, fabric)
     if config.sweep:
-        latest_checkpoint(config.run)  # says that there is none, and where there are some
+        latest_checkpoint(checkpoint)  # says that there is none, and where there are some
     return _evaluate_images(config, fabric)
 
 
@@ -204,16 +204,16 @@ class Drawing(NamedTuple):
     grid: Grid
 
 
-def _evaluate_run(options: ArgumentParser, config, fabric: Fabric) -> int:
+def _evaluate_run(options: ArgumentParser, config, checkpoint: Path, fabric: Fabric) -> int:
     parts = instances(options, config)
-    model, shape = load_model(config.run, config.weights, str(fabric.device), parts.get("process"))
+    model, shape = load_model(checkpoint, config.weights, str(fabric.device), parts.get("process"))
     drawings = list(_drawings(config, parts.sampler, model.process))
     reference = _reference(config, tuple(shape), fabric)
     if config.compile:
         model.network = torch.compile(model.network)
     judged = Clamped(model) if config.clamp else model
-    folder = Path(config.out) if config.out else Path(config.run) / "evaluation"
-    weights = _weights_sha256(config)
+    folder = Path(config.out) if config.out else checkpoint / "evaluation"
+    weights = latest_checkpoint(checkpoint) / (AVERAGED if config.weights == "ema" else ONLINE)
     results = []
     for drawing in drawings:
         settings = _settings(config, drawing, weights, reference)
@@ -254,15 +254,11 @@ def _in_sweep(cell: Cell, only: list[str]) -> bool:
     return not cell.judged and (not only or any(part in cell.label for part in only))
 
 
-def _settings(config, drawing: Drawing, weights: str, reference: Reference) -> dict[str, Any]:
-    """All that a result depends on."""
-    known = provenance(config, Path(config.run), drawing.sampler, drawing.grid)
-    return known | {"checkpoint": weights, "num": config.num or PROTOCOLS["10k"]} | reference.identity
-
-
-def _weights_sha256(config) -> str:
-    """Of the weights that are used, wherever the folder is."""
-    return file_sha256(latest_checkpoint(config.run) / (AVERAGED if config.weights == "ema" else ONLINE))
+def _settings(config, drawing: Drawing, weights: Path, reference: Reference) -> dict[str, Any]:
+    """All that a result depends on; of the weights their hash, wherever the folder is."""
+    known = provenance(config, weights.parent, drawing.sampler, drawing.grid)
+    own = {"checkpoint": file_sha256(weights), "num": config.num or PROTOCOLS["10k"]}
+    return known | own | reference.identity
 
 
 def _evaluated(

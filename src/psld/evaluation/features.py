@@ -161,11 +161,14 @@ class _ONNX(nn.Module):
         super().__init__()
         if importlib.util.find_spec("onnxruntime") is None:
             raise ModuleNotFoundError(
-                f"{file} is an ONNX model and onnxruntime is not installed: pip install onnxruntime, or export the "
+                f"{file} is an ONNX model and onnxruntime is not installed: pip install 'psld[onnx]', or export the "
                 f"model as TorchScript."
             )
         runtime = importlib.import_module("onnxruntime")
-        self.session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        try:
+            self.session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime derives each of its errors from Exception itself
+            raise ValueError(f"{file} is not an ONNX model: {error}") from error
 
     def forward(self, x: Tensor) -> list[Tensor] | Tensor:
         outputs = self.session.run(None, {self.session.get_inputs()[0].name: x.cpu().numpy()})

@@ -1,0 +1,50 @@
+"""Training the published checkpoints from their configurations, and writing them into the package with their cards."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from psld.cli import main as psld
+from psld.pretrained.published import FOLDER
+from psld.training import latest_checkpoint
+from psld.training.checkpoint import AVERAGED, CONFIG, has_checkpoint
+
+__all__ = ["CONFIGS", "publish", "trained"]
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def trained(config: str, run: Path, options: Sequence[str]) -> Path:
+    """The run of configs/CONFIG, trained to its end: begun, gone on with, or done already."""
+    command = ["train", "--config", str(CONFIGS / config), *options, "--run", str(run)]
+    command += ["--training.tensorboard", "false", "--training.progress", "false"]
+    if psld([*command, *(["--resume"] if has_checkpoint(run) else [])]) != 0:
+        raise SystemExit(f"training of {run} failed.")
+    return run
+
+
+def publish(name: str, run: Path, about: str, lines: Sequence[str], command: str, data_root: str | None = None) -> None:
+    """Averaged weights, configuration and card in the package, in place of what was published under that name.
+
+    Args:
+        name: of the checkpoint.
+        run: where it was trained.
+        about: what it is, a paragraph.
+        lines: how it was measured, and the table.
+        command: that made it.
+        data_root: what the configuration says in place of the folder where the data were.
+    """
+    source, out = latest_checkpoint(run), FOLDER / name
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    shutil.copy(source / AVERAGED, out)
+    config = yaml.safe_load((source / CONFIG).read_text(encoding="utf-8"))
+    if data_root is not None:
+        config["data"]["init_args"]["root"] = data_root
+    (out / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    card = [f"# {name}", "", about, "", f"    psld sample {name} --num 64 --steps 20 --out runs/{name}", "", *lines]
+    (out / "README.md").write_text("\n".join([*card, "", f"Made by `{command}`.", ""]), encoding="utf-8")
