@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -186,6 +187,15 @@ def test_bench_is_resumed(tmp_path, capsys):
     assert (tmp_path / "bench" / "frechet.png").stat().st_size > 10_000
     assert main([*command, "--nfe", "5", "--num", "30"]) == 1
     assert "other settings" in capsys.readouterr().err
+
+
+def test_bench_of_other_images_than_digits_is_refused(trained, tmp_path, capsys):
+    shutil.copytree(trained / "run", tmp_path / "run")
+    for file in (tmp_path / "run").rglob("config.yaml"):
+        file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "image_shape": [3, 8, 8]}))
+    command = ["bench", "samplers", "--checkpoint", str(tmp_path / "run"), "--out", str(tmp_path / "bench")]
+    assert main(command) == 1
+    assert "makes images of (3, 8, 8)" in capsys.readouterr().err
 
 
 def test_sample_refuses_a_full_folder_and_keeps_it(trained, capsys):

@@ -55,7 +55,7 @@ def parser() -> ArgumentParser:
         "--processes", type=ProcessName, nargs="+", default=["VP", "CLD", "PSLD-0.01", "PSLD-0.25"], help="which"
     )
     options.add_argument("--only", type=str, nargs="+", default=[], help="samplers whose name holds one of these")
-    options.add_argument("--checkpoint", type=str, default=None, help="run folder; its process takes the others' place")
+    options.add_argument("--checkpoint", type=str, default=None, help="run of digits, in place of --processes")
     options.add_argument("--clamp", type=bool, default=True, help="hold x̂₀ of a trained network within [−1, 1]")
     options.add_argument("--device", type=str, default="cpu", help="cpu, cuda …")
     return options
@@ -112,6 +112,11 @@ def models(config) -> Iterator[tuple[ScoreModel, tuple[int, ...]]]:
     """Exact models of each process, or the one trained model."""
     if config.checkpoint is not None:
         model, shape = load_model(config.checkpoint, device=config.device)
+        if shape != Digits("heldout").image_shape:
+            raise ValueError(
+                f"--checkpoint is held against the digits, (1, 8, 8), and {config.checkpoint} makes images of {shape}. "
+                "For other data: psld evaluate RUN --against DATA --sweep."
+            )
         yield Clamped(model) if config.clamp else model, shape
         return
     known = known_data(config.data)
