@@ -401,7 +401,7 @@ def test_repr_is_the_call_with_every_argument_that_is_not_the_default(process, t
 def test_marginals_are_the_same_where_the_laws_are():
     second = HigherOrderLangevin(2, beta=2.0)
     assert PSLD(gamma=0.0).same_marginals(CLD()) and VPSDE().same_marginals(VPSDE(beta=Linear()))
-    assert second.same_marginals(Process(second.recipe, 2.0, 0.04))
+    assert second.recipe is not None and second.same_marginals(Process(second.recipe, 2.0, 0.04))
     others = [PSLD(), CLD(nu=4.1), CLD(kappa=0.05), CLD(beta=7.9), CLD(mass=0.26), HigherOrderLangevin(), VPSDE()]
     assert not any(CLD().same_marginals(other) for other in others)
     assert not VPSDE().same_marginals(VPSDE(beta=Cosine())) and not EDM(80.0).same_marginals(EDM(79.0))

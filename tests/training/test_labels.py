@@ -203,8 +203,8 @@ def test_a_loss_that_asks_for_labels_gets_all_of_them(tmp_path):
 
 def test_a_classifier_learns_and_resumes_bit_for_bit(tmp_path):
     def go(name, steps, resume=False):
-        settings = dict(steps=steps, resume=resume, t_min=0.01)
-        return small_run(tmp_path / name, CrossEntropy(), small_classifier(dropout=0.3), **settings)
+        network = small_classifier(dropout=0.3)
+        return small_run(tmp_path / name, CrossEntropy(), network, steps=steps, resume=resume, t_min=0.01)
 
     whole = read_checkpoint(go("whole", 30))
     go("parts", 13)
