@@ -121,15 +121,16 @@ def features(images: Tensor) -> Tensor:
     return JUDGE.features(images.float())
 
 
-def guided(run: str, classifier: str | None, label: int, scale: float) -> ScoreModel:
+def guided(run: str, classifier: str | None, scale: float) -> list[ScoreModel]:
+    """The model guided to each class."""
     model, _ = load_model(run)
     if classifier is not None:
         network, process, _ = load_classifier(classifier)
-        return ClassifierGuidance(model, network, label, scale, process=process)
+        return [ClassifierGuidance(model, network, label, scale, process=process) for label in range(CLASSES)]
     classes = getattr(model.network, "classes", None)
     if classes is None:
         raise SystemExit(f"{run} was trained without labels: give --classifier, or another --run.")
-    return ClassifierFreeGuidance(model, label, classes, scale)
+    return [ClassifierFreeGuidance(model, label, classes, scale) for label in range(CLASSES)]
 
 
 def distances(by_class: list[Tensor]) -> dict[str, float]:
@@ -149,10 +150,9 @@ def sets(by_class: list[Tensor], sizes: list[int]) -> list[list[Tensor]]:
 def digits(run: str, classifier: str | None, scale: float, nfe: int, count: int) -> dict:
     """Accuracy, and Fréchet distances averaged over sets of samples."""
     sampler, by_class = Exponential(), []
-    for label in range(CLASSES):
-        model = Clamped(guided(run, classifier, label, scale))
+    for label, model in enumerate(guided(run, classifier, scale)):
         seeds = range(label * count, (label + 1) * count)
-        found = sampler.batches(model, SHAPE, log_snr(model.process, nfe), seeds, batch_size=256)
+        found = sampler.batches(Clamped(model), SHAPE, log_snr(model.process, nfe), seeds, batch_size=256)
         by_class.append(torch.cat([batch.x for batch in found]).float().clamp(-1, 1))
     with torch.no_grad():
         right = [float((JUDGE(x).argmax(1) == label).double().mean()) for label, x in enumerate(by_class)]
@@ -170,19 +170,17 @@ def held_out_sizes() -> list[int]:
 
 
 def print_digits(out: Path, run: str, classifier: str | None, scales: list[float], nfe: int, count: int) -> None:
-    if count < max(held_out_sizes()):
-        raise SystemExit(
-            f"--count must be at least {max(held_out_sizes())}, the held-out images of a class: got {count}."
-        )
-    print(
-        f"{run}, {f'guided by {classifier}' if classifier else 'classifier-free'}, NFE {nfe}, {count} images a class\n"
-    )
+    largest = max(held_out_sizes())
+    if count < largest:
+        raise SystemExit(f"--count must be at least {largest}, the held-out images of a class: got {count}.")
+    guided(run, classifier, 1.0)  # what does not fit together is refused here
+    means = f"guided by {classifier}" if classifier else "classifier-free"
+    print(f"{run}, {means}, NFE {nfe}, {count} images a class\n")
     print("| scale | class right | Fréchet, of a class | Fréchet, overall |\n| --- | --- | --- | --- |")
     for scale in scales:
         where = f"{run}-{classifier or 'free'}".strip("/").replace("/", "_")
-        found = cell(
-            out, f"digits-{where}-{scale:g}-{nfe}-{count}", lambda w=scale: digits(run, classifier, w, nfe, count)
-        )
+        name = f"digits-{where}-{scale:g}-{nfe}-{count}"
+        found = cell(out, name, lambda w=scale: digits(run, classifier, w, nfe, count))
         print(f"| {scale:g} | {found['accuracy']:.1%} | {found['by_class']:.2f} | {found['overall']:.2f} |", flush=True)
     real = held_out()
     with torch.no_grad():
