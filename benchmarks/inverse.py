@@ -13,18 +13,17 @@ digits: the centre of held-out digits by the published networks. Fréchet distan
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from cells import cell
 
 from psld.cli.configuration import load_model
 from psld.data import Digits
 from psld.evaluation import energy_distance, frechet_distance
 from psld.evaluation.bundled import bundled_classifier
 from psld.exact import GaussianMixture
-from psld.files import atomic_file
 from psld.grids import log_snr
 from psld.guidance.masks import named_mask
 from psld.guidance.operators import LinearOperator, Mask, SuperResolution
@@ -131,17 +130,6 @@ def digits(name: str, method: str, nfe: int, count: int) -> dict:
         "known": float((x - repeated)[:, KNOWN].abs().max()),
         "nfe": grid.steps * resamplings + 1,
     }
-
-
-def cell(folder: Path, name: str, measure: Callable[[], dict]) -> dict:
-    """What is in the file of that name, measured where there is none."""
-    path = folder / f"{name}.json"
-    if not path.exists():
-        print(f"measuring {name}", flush=True)
-        result = measure()
-        with atomic_file(path) as file:
-            file.write(json.dumps(result).encode())
-    return json.loads(path.read_text())
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from psld import exact
-from psld.losses import DSM, HSM, Denoising
+from psld.losses import DSM, HSM, CrossEntropy, Denoising
 from psld.predictions import ScoreModel
 from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin
 
@@ -201,3 +201,72 @@ def test_denoising_refuses_what_it_does_not_train(predicts):
 def test_denoising_refuses_scales(arguments):
     with pytest.raises(ValueError, match="must be positive"):
         Denoising(*arguments)
+
+
+# -- the classifier's --------------------------------------------------------------------------------------------------
+
+
+@every_process
+@pytest.mark.parametrize("jitter", [0.0, 1e-3])
+def test_cross_entropy_is_of_the_label_at_the_states_of_hsm(process, jitter):
+    x0, t = batch()
+    seen = []
+
+    def network(z, t):
+        seen.append((z, t))
+        return torch.stack([z.flatten(1).sum(1) * slope for slope in (0.1, -0.2, 0.05)], 1)
+
+    label = torch.tensor([0, 1, 2, 2, 1, 0])
+    value = CrossEntropy()(ScoreModel(network, process, jitter=jitter), x0, t, torch.Generator().manual_seed(5), label)
+    (z, times), z_t = seen[0], by_hand(process, HSM(), x0, t, 5, jitter)[0]
+    torch.testing.assert_close(z, z_t, rtol=0, atol=1e-12)
+    assert torch.equal(times, t)
+    logits = z_t.flatten(1).sum(1, keepdim=True) * torch.tensor([0.1, -0.2, 0.05], dtype=torch.float64)
+    chance = logits.exp()[torch.arange(6), label] / logits.exp().sum(1)
+    torch.testing.assert_close(value, -chance.log(), rtol=1e-10, atol=1e-12)
+
+
+def test_cross_entropy_draws_the_noise_of_hsm():
+    """One generator a sample: the state of a sample is that of the score's loss, in any batch."""
+    x0, t = batch()
+    network, shown = Recorder(), []
+    HSM()(ScoreModel(network, PSLD(0.25)), x0, t, [torch.Generator().manual_seed(i) for i in range(6)])
+
+    def classifier(z, t):
+        shown.append(z)
+        return z.flatten(1)[:, :2]
+
+    generators = [torch.Generator().manual_seed(i) for i in (3, 4)]
+    CrossEntropy()(ScoreModel(classifier, PSLD(0.25)), x0[3:5], t[3:5], generators, torch.tensor([0, 1]))
+    assert torch.equal(shown[0], network.z[3:5])
+
+
+@pytest.mark.parametrize("process", [VPSDE(), PSLD(0.25)], ids=repr)
+def test_cross_entropy_is_least_for_the_exact_posterior(process):
+    """Two Gaussians: Bayes' rule against classifiers that are more and less sure, or told another time."""
+    parts = [exact.GaussianMixture(torch.full((1, 2), mean, dtype=torch.float64), 0.5) for mean in (0.7, -0.7)]
+    source = torch.Generator().manual_seed(0)
+    label = torch.arange(4000) % 2
+    drawn = torch.stack([part.sample(4000, source) for part in parts])
+    x0 = drawn[label, torch.arange(4000)]
+
+    def value(change):
+        def network(z, t):
+            return change(torch.stack([part.log_prob(process, z, t) for part in parts], 1), t)
+
+        t = torch.full((4000,), 0.15 if process.k == 1 else 0.3, dtype=torch.float64)
+        model = ScoreModel(network, process)
+        return float(CrossEntropy()(model, x0, t, torch.Generator().manual_seed(1), label).mean())
+
+    best = value(lambda logits, t: logits)
+    shifted = value(lambda logits, t: logits + torch.tensor([0.4, 0.0]))
+    scaled = [value(lambda logits, t, s=s: s * logits) for s in (0.0, 0.6, 1.6)]
+    assert 0.05 < best < min(shifted, *scaled)
+
+
+def test_cross_entropy_refuses_what_it_cannot_use():
+    x0, t = batch()
+    with pytest.raises(ValueError, match="needs the label of every sample"):
+        CrossEntropy()(ScoreModel(lambda z, t: z.flatten(1), CLD()), x0, t)
+    with pytest.raises(ValueError, match=r"must return logits \(6, classes\) for 6 states: got \(6, 2, 3, 4\)"):
+        CrossEntropy()(ScoreModel(lambda z, t: z, CLD()), x0, t, label=torch.zeros(6, dtype=torch.int64))

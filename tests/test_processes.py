@@ -9,7 +9,7 @@ import torch
 from scipy.linalg import expm, solve_continuous_lyapunov
 
 from psld.kernels import mix
-from psld.processes import CLD, PSLD, VESDE, VPSDE, HigherOrderLangevin, Process, SubVPSDE
+from psld.processes import CLD, EDM, PSLD, VESDE, VPSDE, HigherOrderLangevin, Process, SubVPSDE
 from psld.recipe import LinearRecipe
 from psld.schedules import Constant, Cosine, Linear
 
@@ -372,3 +372,36 @@ def test_a_number_is_a_constant_schedule_and_a_multiple_of_the_identity():
     process = Process(RECIPE, 3, 0.5)
     assert isinstance(process.schedule, Constant) and process.schedule.beta == 3.0
     assert torch.equal(process.initial_covariance, torch.diag(torch.tensor([0.0, 0.5, 0.5])).double())
+
+
+@pytest.mark.parametrize(
+    ("process", "text"),
+    [
+        (PSLD(), "PSLD(gamma=0.01)"),
+        (PSLD(0.01, nu=4.01, mass=0.25, beta=Constant(8.0)), "PSLD(gamma=0.01)"),
+        (PSLD(0.25, nu=5.0, kappa=0.1, beta=4.0, mass=0.5), "PSLD(gamma=0.25, nu=5, kappa=0.1, beta=4, mass=0.5)"),
+        (PSLD(0.123456789, beta=Linear()), "PSLD(gamma=0.123456789, beta=Linear(0.1, 20))"),
+        (CLD(), "CLD()"),
+        (CLD(nu=5.0, kappa=0.2), "CLD(nu=5, kappa=0.2)"),
+        (VPSDE(), "VPSDE()"),
+        (VPSDE(beta_max=10.0), "VPSDE(beta_max=10)"),
+        (VPSDE(beta=2.0), "VPSDE(beta=2)"),
+        (VPSDE(beta=Cosine()), "VPSDE(beta=Cosine(total=10, offset=0.008))"),
+        (SubVPSDE(beta_min=0.2), "SubVPSDE(beta_min=0.2)"),
+        (VESDE(), "VESDE()"),
+        (VESDE(sigma_max=20.0), "VESDE(sigma_max=20)"),
+        (HigherOrderLangevin(), "HigherOrderLangevin(order=3)"),
+        (HigherOrderLangevin(4, beta=2.0, kappa=0.1), "HigherOrderLangevin(order=4, beta=2, kappa=0.1)"),
+    ],
+)
+def test_repr_is_the_call_with_every_argument_that_is_not_the_default(process, text):
+    assert repr(process) == text
+
+
+def test_marginals_are_the_same_where_the_laws_are():
+    second = HigherOrderLangevin(2, beta=2.0)
+    assert PSLD(gamma=0.0).same_marginals(CLD()) and VPSDE().same_marginals(VPSDE(beta=Linear()))
+    assert second.recipe is not None and second.same_marginals(Process(second.recipe, 2.0, 0.04))
+    others = [PSLD(), CLD(nu=4.1), CLD(kappa=0.05), CLD(beta=7.9), CLD(mass=0.26), HigherOrderLangevin(), VPSDE()]
+    assert not any(CLD().same_marginals(other) for other in others)
+    assert not VPSDE().same_marginals(VPSDE(beta=Cosine())) and not EDM(80.0).same_marginals(EDM(79.0))

@@ -7,6 +7,8 @@ integrates the auxiliary variables out (Dockhorn et al., 2022, §3.2), DSM condi
 A weighting is a metric M(t) for the error e = ε̂ − ε: the loss is eᵀ M e, averaged over data dimensions. A model of x₀
 has e = −w (x̂₀ − x₀) with w = L⁻¹Φ₀, so its loss is wᵀMw (x̂₀ − x₀)², the same number. Derivation:
 docs/derivations/weighting.md.
+
+`CrossEntropy` trains what guides a score model: a classifier of z_t (Dhariwal & Nichol, 2021).
 """
 
 from __future__ import annotations
@@ -16,17 +18,19 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from psld.kernels import Kernel, mix, per_sample, product
 from psld.noise import Generators, standard_normal
-from psld.predictions import ScoreModel
+from psld.predictions import ScoreModel, input_dtype
 from psld.processes import Conditioning, Process
 
 __all__ = [
     "DSM",
     "HSM",
+    "CrossEntropy",
     "Denoising",
     "Likelihood",
     "MinSNR",
@@ -101,7 +105,13 @@ class Likelihood(Weighting):
 
 
 class Objective(ABC):
-    """What training minimises: one number a sample."""
+    """What training minimises: one number a sample.
+
+    Attributes:
+        asks_for_labels: whether it cannot do without label=, whatever the network is told.
+    """
+
+    asks_for_labels: bool = False
 
     @abstractmethod
     def __call__(
@@ -279,3 +289,50 @@ class _Clock:
         share = (wanted - known[right - 1]) / (known[right] - known[right - 1])
         t = torch.lerp(log_times[right - 1], log_times[right], share).exp().clamp(max=self.process.T)
         return t, self.process.noise_scale(t)
+
+
+class CrossEntropy(Objective):
+    """−log p(label | z_t) of a classifier, with z_t given x₀ as in HSM.
+
+    Its gradient in z_t is what `psld.guidance.classifier.ClassifierGuidance` adds to a score, so it is trained on the
+    states that a sampler meets: all k variables, at every time (Dhariwal & Nichol, 2021, §4; in phase space Pandey &
+    Mandt, 2023).
+    """
+
+    asks_for_labels = True
+
+    def __call__(
+        self,
+        model: ScoreModel,
+        x0: Float[Tensor, "B *data"],
+        t: Float[Tensor, " B"],
+        generator: Generators = None,
+        label: Int64[Tensor, " B"] | None = None,
+        **condition: Any,
+    ) -> Float[Tensor, " B"]:
+        """The loss of each sample at its time t, in nats.
+
+        Args:
+            model: network(z, t) → logits (B, classes), with its process and jitter; what it `predicts` is not read.
+            x0: data.
+            t: a time in (0, T] for each.
+            generator: where the noise comes from: one for all, or one a sample.
+            label: the class of each sample.
+            condition: what the classifier is told besides.
+
+        Raises:
+            ValueError: no labels, or the network returns something else than logits.
+        """
+        if label is None:
+            raise ValueError("CrossEntropy needs the label of every sample: give label=.")
+        kernel = model.process.marginal(t, "hsm", model.jitter)
+        noise = standard_normal((len(x0), model.process.k, *x0.shape[1:]), generator, x0.dtype).to(x0.device)
+        z_t = kernel.sample(model.process.lift(x0), noise)
+        dtype = input_dtype(model.network, z_t)
+        logits = model.network(z_t.to(dtype), t.to(z_t.device, dtype), **condition)
+        if logits.ndim != 2 or len(logits) != len(x0):
+            raise ValueError(
+                f"a classifier must return logits ({len(x0)}, classes) for {len(x0)} states: got "
+                f"{tuple(logits.shape)}. psld.networks.NoiseClassifier does."
+            )
+        return cross_entropy(logits.to(x0.dtype), label, reduction="none")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from psld.kernels import Kernel, mix, outer
 from psld.processes import Conditioning, Process, Times, statistic_weights
 
-__all__ = ["Clamped", "Prediction", "Predicts", "ScoreModel"]
+__all__ = ["Clamped", "Prediction", "Predicts", "ScoreModel", "input_dtype"]
 
 Predicts = Literal["eps", "score", "x0", "denoiser"]
 
@@ -168,7 +168,7 @@ class ScoreModel:
             )
         if tables.sigma is not None and tables.weights is not None:
             return self.denoise(mix(tables.weights.unsqueeze(-2), z)[:, 0], tables.sigma, **condition)
-        dtype = _input_dtype(self.network, z)
+        dtype = input_dtype(self.network, z)
         times = self.process.times(t).to(z.device, dtype).expand(len(z))
         out = self.network(z.to(dtype), times, **condition)
         rows = {"x0": {1}, "score": {self.process.k}, "eps": {self.process.k, self.process.noisy_rows}}[self.predicts]
@@ -183,7 +183,7 @@ class ScoreModel:
         """
         if self.predicts != "denoiser":
             raise ValueError(f"denoise is for models of predicts='denoiser': this one predicts {self.predicts!r}.")
-        dtype = _input_dtype(self.network, y)
+        dtype = input_dtype(self.network, y)
         out = self.network(y.to(dtype), torch.as_tensor(sigma).to(y.device, dtype).expand(len(y)), **condition)
         self._require(out, [tuple(y.shape)])
         return out.to(y.dtype)
@@ -233,6 +233,7 @@ def _posterior_mean(kernel: Kernel, z: Tensor, eps: Tensor) -> Tensor:
     return (mix(weights @ whitener, z) - mix(weights, eps))[:, 0]
 
 
-def _input_dtype(network: nn.Module | Callable[..., Tensor], z: Tensor) -> torch.dtype:
+def input_dtype(network: nn.Module | Callable[..., Tensor], z: Tensor) -> torch.dtype:
+    """The precision of a network's weights, which is that of its inputs; that of z where it has none."""
     parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
     return next((p.dtype for p in parameters if p.is_floating_point()), z.dtype)

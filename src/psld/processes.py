@@ -17,7 +17,7 @@ from torch import Tensor
 
 from psld.kernels import Kernel, cholesky, linear_kernel, mix, outer, product, relax
 from psld.recipe import LinearRecipe, RecipeReport
-from psld.schedules import Geometric, Karras, Linear, Schedule, as_schedule
+from psld.schedules import Constant, Geometric, Karras, Linear, Schedule, as_schedule
 
 __all__ = [
     "CLD",
@@ -249,6 +249,18 @@ class Process:
 
     # ------------------------------------------------------------------------------------------------------------
 
+    def same_marginals(self, other: Process) -> bool:
+        """Whether z_t given x₀ has the same law at every t, so that what was learned of the one holds for the other.
+
+        Compared as numbers, at times all over [0, T]: two processes may be written differently and be the same.
+        """
+        if self.k != other.k or self.T != other.T:
+            return False
+        t = self.T * torch.linspace(0.0, 1.0, 33, dtype=torch.float64)[1:]
+        one, two = self.marginal(t), other.marginal(t)
+        pairs = ((one.mean_map[..., 0], two.mean_map[..., 0]), (one.covariance, two.covariance))
+        return all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in pairs)
+
     def times(self, t: Times) -> Float[Tensor, "*B"]:
         """t as a float64 CPU tensor. Raises ValueError outside [0, T]."""
         t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
@@ -304,7 +316,17 @@ class PSLD(Process):
         super().__init__(recipe, beta, auxiliary_covariance=kappa * mass)
 
     def __repr__(self) -> str:
-        return f"PSLD(gamma={self.gamma:g})"
+        return _described("PSLD", gamma=self.gamma, **self._unusual(nu=self.gamma + 4.0))
+
+    def _unusual(self, nu: float) -> dict[str, float | Schedule]:
+        """Arguments other than gamma that differ from their defaults."""
+        given: dict[str, float | Schedule] = {} if self.nu == nu else {"nu": self.nu}
+        if self.kappa != 0.04:
+            given["kappa"] = self.kappa
+        given |= _unusual_rate(self.schedule)
+        if self.gamma == self.nu or self.mass != 4.0 / (self.gamma - self.nu) ** 2:
+            given["mass"] = self.mass
+        return given
 
 
 class CLD(PSLD):
@@ -317,7 +339,7 @@ class CLD(PSLD):
         super().__init__(gamma=0.0, nu=nu, kappa=kappa, beta=beta, mass=mass)
 
     def __repr__(self) -> str:
-        return "CLD()"
+        return _described("CLD", **self._unusual(nu=4.0))
 
 
 class VPSDE(Process):
@@ -333,7 +355,7 @@ class VPSDE(Process):
         super().__init__(LinearRecipe([[0.5]], [[0.0]], [[1.0]]), schedule)
 
     def __repr__(self) -> str:
-        return "VPSDE()"
+        return _described("VPSDE", **_unusual_line(self.schedule))
 
 
 class HigherOrderLangevin(Process):
@@ -366,7 +388,9 @@ class HigherOrderLangevin(Process):
         super().__init__(LinearRecipe(diffusion, curl, torch.eye(order)), beta, auxiliary_covariance=kappa)
 
     def __repr__(self) -> str:
-        return f"HigherOrderLangevin(order={self.order})"
+        kappa = float(self.initial_covariance[-1, -1])
+        given = _unusual_rate(self.schedule) | ({} if kappa == 0.04 else {"kappa": kappa})
+        return _described("HigherOrderLangevin", order=self.order, **given)
 
 
 class VESDE(Process):
@@ -382,6 +406,7 @@ class VESDE(Process):
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0):
         self.recipe = None
         drift, diffusion = torch.zeros(1, 1, dtype=torch.float64), torch.full((1, 1), 0.5, dtype=torch.float64)
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
         self._set_dynamics(drift, diffusion, Geometric(sigma_min, sigma_max), T=1.0)
 
     def check(self) -> RecipeReport:
@@ -390,7 +415,9 @@ class VESDE(Process):
         return RecipeReport(variables=1, stationary=False, ergodic=False, reasons=(reason,), lyapunov_residual=1.0)
 
     def __repr__(self) -> str:
-        return "VESDE()"
+        usual = {"sigma_min": 0.01, "sigma_max": 50.0}
+        given = {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
+        return _described("VESDE", **{name: value for name, value in given.items() if value != usual[name]})
 
 
 class EDM(Process):
@@ -453,13 +480,37 @@ class SubVPSDE(Process):
         return RecipeReport(variables=1, stationary=False, ergodic=True, reasons=(reason,))
 
     def __repr__(self) -> str:
-        return "SubVPSDE()"
+        return _described("SubVPSDE", **_unusual_line(self.schedule))
 
 
 def statistic_weights(kernel: Kernel) -> tuple[Float[Tensor, "*B k"], Float[Tensor, "*B"]]:
     """Σ⁻¹Φ₀ / a and σ = a^(−1/2), a = Φ₀ᵀΣ⁻¹Φ₀: y = weights · z (docs/derivations/statistic.md)."""
     a = kernel.whitened_signal.square().sum(-1)
     return kernel.pull / a[..., None], a.rsqrt()
+
+
+def _described(kind: str, **given: float | Schedule) -> str:
+    """A constructor call; numbers short, unless that would hide a digit."""
+    return f"{kind}({', '.join(f'{name}={_short(value)}' for name, value in given.items())})"
+
+
+def _short(value: float | Schedule) -> str:
+    return repr(value) if isinstance(value, Schedule) or float(f"{value:g}") != value else f"{value:g}"
+
+
+def _unusual_rate(schedule: Schedule) -> dict[str, float | Schedule]:
+    """`beta` of a process whose rate is 8 unless told otherwise."""
+    if not isinstance(schedule, Constant):
+        return {"beta": schedule}
+    return {} if schedule.beta == 8.0 else {"beta": schedule.beta}
+
+
+def _unusual_line(schedule: Schedule) -> dict[str, float | Schedule]:
+    """`beta_min` and `beta_max`, or `beta`, of a process whose rate goes from 0.1 to 20 unless told otherwise."""
+    if not isinstance(schedule, Linear):
+        return {"beta": schedule.beta if isinstance(schedule, Constant) else schedule}
+    given: dict[str, float | Schedule] = {} if schedule.beta_min == 0.1 else {"beta_min": schedule.beta_min}
+    return given if schedule.beta_max == 20.0 else given | {"beta_max": schedule.beta_max}
 
 
 def _initial_covariance(auxiliary: float | Tensor | list[list[float]], k: int) -> Float[Tensor, "k k"]:

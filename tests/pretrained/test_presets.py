@@ -8,14 +8,16 @@ import yaml
 
 import psld.data
 from psld.cli import main
-from psld.cli.configuration import load_model
+from psld.cli.configuration import load_classifier, load_model
 from psld.cli.presets import millions
 from psld.cli.train import with_preset
 from psld.evaluation import save_images
 from psld.networks import NCSNpp
 from psld.pretrained import PRESETS, Preset, preset
 from psld.pretrained.presets import published_config
+from psld.processes import CLD, PSLD
 
+CLASSIFIERS = [name for name, item in PRESETS.items() if item.classifier]
 COUNTED = {
     "cifar10-ablation-0.01": 39.40,
     "cifar10-ablation-cld": 39.39,
@@ -118,6 +120,29 @@ def smoke(name, pictures, folder):
     assert [row.split(",")[0] for row in rows] == ["step", "1", "2"]
     model, shape = load_model(folder / "run")
     assert shape == (3, size, size) and model.jitter == config["jitter"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "cifar10-classifier-0.01" else pytest.param(name, marks=pytest.mark.slow) for name in CLASSIFIERS],
+)
+def test_a_smoke_run_of_a_classifier(name, monkeypatch, tmp_path):
+    """Two steps of it, narrowed, on two classes of pictures of its size."""
+    config = preset(name).config()
+    size = config["network"]["init_args"]["image_size"]
+    for label in ("one", "two"):
+        save_images(torch.rand(3, 3, size, size) * 2 - 1, tmp_path / "pictures" / label)
+    monkeypatch.setattr(Preset, "text", lambda self: yaml.safe_dump(config))
+    data = {"root": str(tmp_path / "pictures"), "image_size": size, "flip": True}
+    config["data"] = {"class_path": "psld.data.ImageFolder", "init_args": data}
+    narrow = ["--network.width", "8", "--network.classes", "2", "--training.tensorboard", "false"]
+    run = ["--preset", name, "--run", str(tmp_path / "run"), "--limit", "2", *narrow]
+    assert main(["train-classifier", *run]) == 0
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "1", "2"]
+    network, process, shape = load_classifier(tmp_path / "run")
+    assert (network.classes, shape) == (2, (3, size, size))
+    assert process.same_marginals(CLD() if name.endswith("cld") else PSLD(0.01))
 
 
 SCORES = [name for name, item in PRESETS.items() if not item.classifier]

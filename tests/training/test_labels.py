@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from psld.data import Digits, Images
-from psld.losses import DSM, HSM, Denoising, Objective
-from psld.networks import Preconditioned, UNet
+from psld.data.order import ShuffledBatches
+from psld.losses import DSM, HSM, CrossEntropy, Denoising, Objective
+from psld.networks import NoiseClassifier, Preconditioned, UNet
 from psld.noise import Generators
 from psld.predictions import ScoreModel
-from psld.processes import CLD
+from psld.processes import CLD, VPSDE
 from psld.training import train
 from psld.training.checkpoint import read_checkpoint
 from training.small_run import noise_error, small_network, small_run, small_settings
@@ -171,3 +172,63 @@ def test_settings_are_refused_and_kept_on_resume(tmp_path):
     small_run(tmp_path / "run", labelled_error, labelled_network(), steps=2, label_dropout=0.1)
     with pytest.raises(ValueError, match="started with label_dropout=0.1, not 0.2"):
         small_run(tmp_path / "run", labelled_error, labelled_network(), label_dropout=0.2, resume=True)
+
+
+# -- classifiers -------------------------------------------------------------------------------------------------------
+
+
+def small_classifier(classes=10, dropout=0.0):
+    torch.manual_seed(0)
+    return NoiseClassifier(1, classes, 8, 8, (1,), 1, attention_resolutions=(), dropout=dropout)
+
+
+def test_a_loss_that_asks_for_labels_gets_all_of_them(tmp_path):
+    """Whatever the step, the labels are those of the images, and times and noise those of a run without labels."""
+
+    class Asking(Told):
+        asks_for_labels = True
+
+        def __call__(self, model, x0, t, generator, label=None):
+            loss = super().__call__(ScoreModel(small_network(0.0), VPSDE()), x0, t, generator)
+            self.labels[-1:] = [label] if torch.is_grad_enabled() else []
+            return loss + CrossEntropy()(model, x0, t, generator, label)
+
+    asking, plain = Asking(), told(tmp_path, "plain")
+    data = Digits("heldout")
+    small_run(tmp_path / "asking", asking, small_classifier(), data, steps=6)
+    batches = ShuffledBatches(len(data), 16, 3, 0, 6)
+    assert flat(asking.labels) == flat(data.labels[torch.tensor(batches.batch(step))] for step in range(6))
+    assert flat(asking.t) == flat(plain.t) and asking.seeds == plain.seeds
+
+
+def test_a_classifier_learns_and_resumes_bit_for_bit(tmp_path):
+    def go(name, steps, resume=False):
+        network = small_classifier(dropout=0.3)
+        return small_run(tmp_path / name, CrossEntropy(), network, steps=steps, resume=resume, t_min=0.01)
+
+    whole = read_checkpoint(go("whole", 30))
+    go("parts", 13)
+    parts = read_checkpoint(go("parts", 30, resume=True))
+    for want, found in ((whole.weights, parts.weights), (whole.averages, parts.averages)):
+        assert want.keys() == found.keys() and all(torch.equal(want[name], found[name]) for name in want)
+    trained = small_classifier().eval()
+    trained.load_state_dict(whole.weights)
+    train = Digits("heldout")
+    with torch.no_grad():
+        right = trained(train.images[:, None], torch.full((len(train),), 0.01)).argmax(1) == train.labels
+    assert float(right.double().mean()) > 0.5  # a tenth by chance
+
+
+@pytest.mark.parametrize(
+    ("network", "data", "dropout", "message"),
+    [
+        (small_classifier, Unlabelled, None, "CrossEntropy needs labels, and the Unlabelled data have none: give data"),
+        (lambda: small_classifier(7), Digits, None, "10 classes and the network has classes=7: with CrossEntropy they"),
+        (small_network, Digits, None, "10 classes and the network has classes=None: with CrossEntropy they must"),
+        (small_classifier, Digits, 0.1, "CrossEntropy needs every label: leave training.label_dropout=0.1 out"),
+    ],
+)
+def test_a_classifier_that_cannot_be_trained_is_refused(tmp_path, network, data, dropout, message):
+    with pytest.raises(ValueError, match=message):
+        small_run(tmp_path / "run", CrossEntropy(), network(), data(), label_dropout=dropout)
+    assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ __all__ = ["main"]
 
 COMMANDS = {
     "train": "train a process on images, from one YAML file",
+    "train-classifier": "train a classifier of noisy images, to guide a model to a class",
     "sample": "draw images from a trained run",
     "likelihood": "bits per dimension of images under a trained run",
     "evaluate": "FID and friends of a run or of images, and speed against quality",
@@ -21,7 +22,7 @@ COMMANDS = {
     "demo": "train PSLD on real digits, sample, and measure, in a few minutes on a CPU",
 }
 
-MODULES = {"import": "importing"}  # where the module of a command has another name: `import` is a keyword
+MODULES = {"import": "importing", "train-classifier": "train_classifier"}  # modules that cannot have the name
 
 HELP = """usage: psld COMMAND [options]
 
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code (0 done, 1 refused or failed, 2 wrong usage)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP.format(commands="\n".join(f"  {name:<14} {text}" for name, text in COMMANDS.items())), end="")
+        print(HELP.format(commands="\n".join(f"  {name:<16} {text}" for name, text in COMMANDS.items())), end="")
         return 0 if arguments else 2
     if arguments[0] == "--version":
         from psld import __version__

@@ -10,7 +10,8 @@ from psld.pretrained.presets import PRESETS, Preset, preset
 __all__ = ["run"]
 
 DESCRIPTION = """List the published experiments with the size of their networks and what the paper reports (FID @ number
-of network evaluations), or print one of them whole, as the YAML that psld train takes."""
+of network evaluations), or print one of them whole, as the YAML that psld train takes, and for those with "classifier"
+in their name psld train-classifier."""
 
 EPILOG = """example: psld presets;
 to change one: psld presets cifar10-sota-0.01 > mine.yaml, and psld train --config mine.yaml --run runs/mine"""

@@ -14,11 +14,12 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
-from psld.cli.configuration import instances, load_model
+from psld.cli.configuration import instances, load_classifier, load_model
 from psld.evaluation import save_grid, save_images
 from psld.evaluation.pictures import from_bytes, load_images, to_bytes
 from psld.files import atomic_file, claim_folder
 from psld.grids import NAMES, Grid
+from psld.guidance.classifier import ClassifierGuidance
 from psld.guidance.classifier_free import ClassifierFreeGuidance
 from psld.predictions import Clamped, ScoreModel
 from psld.pretrained.published import published_checkpoint, published_checkpoints
@@ -37,6 +38,7 @@ same command again goes on with the images that are missing; with a larger --num
 EPILOG = """example: psld sample runs/demo --sampler EulerMaruyama --grid paper-quadratic --steps 50 --out runs/em;
 one denoiser, another process: psld sample runs/denoiser --process psld.CLD --process.nu 4 --out runs/cld;
 a class, of a run trained with labels: psld sample runs/digits --label 3 --guidance 2 --out runs/threes;
+a class, of any run: psld sample runs/demo --label 3 --classifier runs/classifier --guidance 2 --out runs/threes;
 a sampler with its own options: psld sample runs/demo --sampler RK45 --sampler.rtol 1e-4 --out runs/ode;
 on four GPUs: psld sample runs/cifar --num 50000 --format npz --accelerator cuda --devices 4 --out runs/fid"""
 
@@ -50,12 +52,23 @@ def parser() -> ArgumentParser:
     options.add_argument("--out", type=str, required=True, help="folder to write: new, or of the same command before")
     options.add_argument("--num", type=int, default=64, help="how many images")
     options.add_argument("--format", type=Literal["png", "npz"], default="png", help="a file an image, or one array")
-    options.add_argument("--label", type=int | None, default=None, help="class to draw, of a run trained with labels")
+    options.add_argument(
+        "--label", type=int | None, default=None, help="class to draw, of a run trained with labels or by --classifier"
+    )
     options.add_argument(
         "--guidance",
         type=float | None,
         default=None,
-        help="scale of classifier-free guidance to --label: 1, the default, for none; 0 ignores the label",
+        help="scale of the guidance to --label: 1, the default, is the class itself, 0 ignores it, 2 overdoes it",
+    )
+    options.add_argument(
+        "--classifier",
+        type=str | None,
+        default=None,
+        help="run of psld train-classifier, to guide a run without labels",
+    )
+    options.add_argument(
+        "--temperature", type=float | None, default=None, help="that the logits of --classifier are divided by"
     )
     add_sampling_arguments(options)
     return options
@@ -130,11 +143,19 @@ def run(arguments: list[str]) -> int:
     model, shape = load_model(checkpoint, config.weights, str(fabric.device), parts.get("process"))
     if config.compile:
         model.network = torch.compile(model.network)
-    model = guided(model, config.label, config.guidance)
+    if config.classifier is None:
+        if config.temperature is not None:
+            raise ValueError(f"--temperature {config.temperature} is of a classifier: give --classifier.")
+        model = guided(model, config.label, config.guidance)
+    else:
+        device = str(fabric.device)
+        options_given = (config.label, config.guidance, config.temperature)
+        model = guided_by_classifier(model, shape, config.classifier, *options_given, device)
     grid = sampler.grid(config.grid, model.process, config.steps)
     if fabric.is_global_zero:
         settings = provenance(config, checkpoint, sampler, grid) | {"format": config.format}
-        settings |= {"label": config.label, "guidance": config.guidance}
+        settings |= {name: config[name] for name in ("label", "guidance", "temperature")}
+        settings["classifier"] = str(latest_checkpoint(config.classifier)) if config.classifier else None
         claim_folder(out, "sampling.json", settings, "samples")
     fabric.barrier()
     if config.clamp:
@@ -172,8 +193,8 @@ def guided(model: ScoreModel, label: int | None, guidance: float | None) -> Scor
     classes: int | None = getattr(model.network, "classes", None)
     if classes is None:
         raise ValueError(
-            f"--label {label} is for runs trained with labels, and this one was not: leave --label out, or train with "
-            "classes and label_dropout (configs/digits-conditional.yaml)."
+            f"--label {label} is for runs trained with labels, and this one was not: leave --label out, give "
+            "--classifier, or train with classes and label_dropout (configs/digits-conditional.yaml)."
         )
     if not 0 <= label < classes:
         raise ValueError(f"labels are 0 … {classes - 1}: got --label {label}.")
@@ -181,6 +202,34 @@ def guided(model: ScoreModel, label: int | None, guidance: float | None) -> Scor
     if not math.isfinite(scale):
         raise ValueError(f"--guidance must be finite: got {scale}.")
     return ClassifierFreeGuidance(model, label, classes, scale)
+
+
+def guided_by_classifier(
+    model: ScoreModel,
+    shape: tuple[int, ...],
+    path: str,
+    label: int | None,
+    guidance: float | None,
+    temperature: float | None,
+    device: str,
+) -> ScoreModel:
+    """The model guided to a class by the classifier of a run. A model with labels of its own is taken without.
+
+    Raises:
+        FileNotFoundError: there is no run.
+        ValueError: no label, or one the classifier does not have; a run of a score model, of another process or of
+            other images; a scale or a temperature out of range.
+    """
+    if label is None:
+        raise ValueError(f"--classifier {path} needs a class to guide to: give --label.")
+    classifier, process, known = load_classifier(path, device)
+    if known != shape:
+        raise ValueError(
+            f"{path} classifies images of {known[1]}×{known[2]} pixels and {known[0]} channel(s), and the run draws "
+            f"{shape[1]}×{shape[2]} and {shape[0]}: train a classifier on images of its size."
+        )
+    scale = 1.0 if guidance is None else guidance
+    return ClassifierGuidance(model, classifier, label, scale, 1.0 if temperature is None else temperature, process)
 
 
 def own_share(count: int, present: set[int], rank: int, ranks: int) -> list[int]:

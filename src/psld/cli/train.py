@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pydoc import locate
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from psld.cli.configuration import run_parser, seeded_instances
+from psld.networks import NoiseClassifier
 from psld.pretrained.presets import preset
 from psld.training import train
 
-__all__ = ["run", "train_from"]
+__all__ = ["add_run_arguments", "parsed", "run", "train_from"]
 
 DESCRIPTION = """Train a process on images. Everything is checked before anything is written.
 
@@ -23,25 +26,47 @@ a published experiment: psld train --preset cifar10-sota-0.01 --data.root data/c
 to see every option with its value: psld train --config configs/digits.yaml --run runs/digits --print_config"""
 
 
+OF_THE_COMMAND = ("config", "preset", "limit", "run", "resume", "overwrite")
+"""What is not part of the configuration that a checkpoint keeps."""
+
+
 def parser() -> ArgumentParser:
     """Options of `psld train`."""
     options = run_parser(DESCRIPTION, EPILOG)
+    add_run_arguments(options)
+    return options
+
+
+def add_run_arguments(options: ArgumentParser) -> None:
+    """What every training command has beside its configuration."""
     options.add_argument("--preset", type=str | None, default=None, help="instead of --config: one of psld presets")
     options.add_argument("--limit", type=int | None, default=None, help="smoke run: so many steps of two images each")
     options.add_argument("--run", type=str, required=True, help="folder of the run")
     options.add_argument("--resume", action="store_true", help="go on from the run's latest checkpoint")
     options.add_argument("--overwrite", action="store_true", help="replace a run that is there")
-    return options
 
 
 def run(arguments: list[str]) -> int:
     """Train; returns 0."""
     options = parser()
+    config = parsed(options, arguments)
+    kind = locate(config.network.class_path) if config.network else None
+    if isinstance(kind, type) and issubclass(kind, NoiseClassifier):
+        raise ValueError(f"{kind.__name__} is a classifier of noisy images: psld train-classifier trains it.")
+    print(f"last checkpoint: {train_from(options, config)}")
+    return 0
+
+
+def parsed(options: ArgumentParser, arguments: list[str]) -> Namespace:
+    """The configuration that the arguments make, presets and limits put in.
+
+    Raises:
+        ValueError: there is no such preset, or the limit is no number of steps.
+    """
     config = options.parse_args(with_preset(arguments))
     if config.limit is not None:
         limit(config, config.limit)
-    print(f"last checkpoint: {train_from(options, config)}")
-    return 0
+    return config
 
 
 def with_preset(arguments: list[str]) -> list[str]:
@@ -89,20 +114,20 @@ def train_from(options: ArgumentParser, config: Namespace) -> Path:
     parts = seeded_instances(options, config)
     saved = config.clone()
     saved.image_shape = list(parts.data.image_shape)
-    for key in ("config", "preset", "limit", "run", "resume", "overwrite"):
-        saved.pop(key, None)
+    content = yaml.safe_load(options.dump(saved))
+    kept = {key: value for key, value in content.items() if key not in OF_THE_COMMAND}
     return train(
         parts.network,
         parts.process,
         parts.data,
         parts.loss,
-        config.predicts,
+        config.get("predicts", "eps"),
         parts.training,
         run=config.run,
         seed=config.seed,
         resume=config.resume,
         overwrite=config.overwrite,
-        config_text=run_parser().dump(saved),
-        conditioning=config.conditioning,
+        config_text=yaml.safe_dump(kept, sort_keys=False),
+        conditioning=config.get("conditioning", "hsm"),
         jitter=config.jitter,
     )

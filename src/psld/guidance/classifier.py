@@ -1,10 +1,21 @@
 """Classifier guidance: the score plus the gradient of a noise-conditional classifier (Dhariwal & Nichol, 2021).
 
-∇ log p_t(z | label) = ∇ log p_t(z) + ∇_z log p(label | z_t): with the exact classifier and scale 1, exact.
+    ∇ log p_t(z | label) = ∇ log p_t(z) + ∇_z log p(label | z_t)
+
+With the exact classifier and scale 1 this is Bayes' rule, exact at every t. There are two ways to make a classifier
+more or less decided, and they differ:
+
+    scale s          s ∇ log p(label | z)          of p(label | z)^s, not normalised (Dhariwal & Nichol, 2021, §4.3)
+    temperature T    ∇ log softmax(logits / T)     of p(label | z)^(1/T), normalised over the labels (Guo et al., 2017)
+
+A scale multiplies a gradient, and where the classifier is sure there is none to multiply. A temperature above 1 takes
+the classifier's certainty back, so that a gradient is left.
 """
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +23,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.predictions import Prediction, ScoreModel
-from psld.processes import Times
+from psld.predictions import Prediction, ScoreModel, input_dtype
+from psld.processes import Process, Times
 
 __all__ = ["ClassifierGuidance"]
 
@@ -23,34 +34,65 @@ class ClassifierGuidance(ScoreModel):
 
     Args:
         model: any model.
-        classifier: logits (B, classes) of state (B, k, *data) and times (B,): differentiable in the state.
+        classifier: logits (B, classes) of state (B, k, *data) and times (B,): differentiable in the state. A module
+            runs in the precision of its weights.
         label: the class, in 0 … classes − 1.
         scale: what the gradient is multiplied with; 1 is Bayes' rule, and 0 the model itself, bit for bit.
+        temperature: T > 0 that logits are divided by; 1 is the classifier as it was trained.
+        process: that the classifier was trained under, where it is known: it has to be the model's.
 
     Raises:
-        ValueError: a negative label; at a call, a label the classifier does not have.
+        ValueError: a scale that is not finite, a temperature that is not positive, a classifier of another process, or
+            a label that the classifier does not have (at the first call, if it does not say its number of `classes`).
     """
 
     def __init__(
-        self, model: ScoreModel, classifier: Callable[[Tensor, Tensor], Tensor], label: int, scale: float = 1.0
+        self,
+        model: ScoreModel,
+        classifier: Callable[[Tensor, Tensor], Tensor],
+        label: int,
+        scale: float = 1.0,
+        temperature: float = 1.0,
+        process: Process | None = None,
     ):
-        if label < 0:
-            raise ValueError(f"label must be at least 0: got {label}.")
+        if not math.isfinite(scale):
+            raise ValueError(f"scale must be finite: got {scale}.")
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise ValueError(f"temperature must be positive and finite: got {temperature}.")
+        if process is not None and not process.same_marginals(model.process):
+            raise ValueError(
+                f"the classifier was trained on states of {process!r}, and the model is of {model.process!r}: a "
+                "classifier guides models of its own process only."
+            )
         super().__init__(model.network, model.process, model.predicts, model.conditioning, model.jitter)
-        self.model, self.classifier, self.label, self.scale = model, classifier, label, scale
+        self.model, self.classifier, self.label = model, classifier, label
+        self.scale, self.temperature = scale, temperature
+        self._require_label(getattr(classifier, "classes", None))
 
     def tabulate(self, times: Float[Tensor, " n"]) -> ClassifierGuidance:
-        return ClassifierGuidance(self.model.tabulate(times), self.classifier, self.label, self.scale)
+        guided = copy.copy(self)
+        guided.model = self.model.tabulate(times)
+        return guided
 
     def __call__(self, z: Float[Tensor, "B k *data"], t: Times, **condition: Any) -> Prediction:
         prediction = self.model(z, t, **condition)
         if self.scale == 0.0:
             return prediction
-        times = self.process.times(t).to(z.device, z.dtype).expand(len(z))
+        return Prediction(z, prediction.kernel, score=prediction.score + self.scale * self.gradient(z, t))
+
+    def gradient(self, z: Float[Tensor, "B k *data"], t: Times) -> Float[Tensor, "B k *data"]:
+        """∇_z log softmax(logits / T) of the label."""
+        dtype = input_dtype(self.classifier, z)
+        times = self.process.times(t).to(z.device, dtype).expand(len(z))
         with torch.enable_grad():
-            state = z.detach().requires_grad_()
+            state = z.detach().to(dtype).requires_grad_()
             logits = self.classifier(state, times)
-            if self.label >= logits.shape[1]:
-                raise ValueError(f"label must be in 0 … {logits.shape[1] - 1}, as the classifier: got {self.label}.")
-            (gradient,) = torch.autograd.grad(logits.log_softmax(1)[:, self.label].sum(), state)
-        return Prediction(z, prediction.kernel, score=prediction.score + self.scale * gradient)
+            self._require_label(logits.shape[1])
+            chosen = (logits / self.temperature).log_softmax(1)[:, self.label]
+            (gradient,) = torch.autograd.grad(chosen.sum(), state)
+        return gradient.to(z.dtype)
+
+    def _require_label(self, classes: int | None) -> None:
+        if self.label < 0 or (classes is not None and self.label >= classes):
+            known = "at least 0" if classes is None else f"in 0 … {classes - 1}, as the classifier has them"
+            raise ValueError(f"label must be {known}: got {self.label}.")

@@ -64,11 +64,12 @@ def train(
     Args:
         network: called as network(z, t); its parameters are trained, on the device that `settings` name. With "fsdp" it
             is left in slices: load the checkpoint into another one to use it. With settings.label_dropout it is told
-            label= too, and has `classes`, as many as the data.
+            label= too, and has `classes`, as many as the data, as has a classifier.
         process: the forward process.
         data: the training set, x₀ without a batch dimension.
         loss: loss(model, x0, t, generators) -> (B,), with one generator a sample (psld.noise.standard_normal draws);
-            with settings.label_dropout it gets label= as well, (B,) int64.
+            with settings.label_dropout it gets label= as well, (B,) int64, and so does one that asks for labels
+            (psld.losses.CrossEntropy, which trains a classifier).
         predicts: what the network's output means, as for ScoreModel.
         settings: numbers of the run.
         run: its folder.
@@ -92,7 +93,8 @@ def train(
     """
     run = Path(run)
     fabric = launch(settings.accelerator, settings.devices, settings.nodes, settings.strategy, settings.precision)
-    checkpoint = _admitted(run, resume, overwrite, fabric, network, process, data, settings)
+    labels = settings.label_dropout is not None or _asks_for_labels(loss)
+    checkpoint = _admitted(run, resume, overwrite, fabric, network, process, data, loss, settings)
     model = partial(ScoreModel, process=process, predicts=predicts, conditioning=conditioning, jitter=jitter)
     session = Session(fabric, network, model, loss, settings, seed, len(data))
     if checkpoint is not None:
@@ -101,9 +103,10 @@ def train(
         return latest_checkpoint(run)
     ranks = (fabric.global_rank, fabric.world_size)
     batches = ShuffledBatches(len(data), settings.batch_size, seed, session.step, settings.steps, *ranks)
-    session.rehearse(*_first_batch(data, batches, session.step, settings))
+    session.rehearse(*_first_batch(data, batches, session.step, labels))
     with StopSignals() as signals, _in_place_of(run, overwrite, fabric):
-        last = _train_on(session, _loader(data, batches, settings, fabric), fabric, settings, run, config_text, signals)
+        source = _loader(data, batches, settings.num_workers, labels, fabric)
+        last = _train_on(session, source, fabric, settings, run, config_text, signals)
     if signals.received:
         raise SystemExit(128 + signals.received)
     return last
@@ -117,6 +120,7 @@ def _admitted(
     network: nn.Module,
     process: Process,
     data: TrainingData,
+    loss: Loss,
     settings: TrainingSettings,
 ) -> Checkpoint | None:
     """Refuses what cannot be started, before anything is written. Returns the checkpoint to resume from."""
@@ -128,30 +132,40 @@ def _admitted(
         raise ValueError("there are no training data: the data set has length 0.")
     if not settings.t_min < process.T:
         raise ValueError(f"t_min must be below the horizon of the process: got {settings.t_min} and T = {process.T}.")
-    _require_labels(network, data, settings)
+    _require_labels(network, data, loss, settings.label_dropout)
     require_space(run, _checkpoint_size(network))
     return read_checkpoint(latest_checkpoint(run)) if resume else None
 
 
-def _require_labels(network: nn.Module, data: TrainingData, settings: TrainingSettings) -> None:
-    """That data, network and settings agree on whether there are labels, and how many."""
+def _asks_for_labels(loss: Loss) -> bool:
+    return getattr(loss, "asks_for_labels", False)
+
+
+def _require_labels(network: nn.Module, data: TrainingData, loss: Loss, dropout: float | None) -> None:
+    """That data, network, loss and settings agree on whether there are labels, and how many."""
     classes: int | None = getattr(network, "classes", None)
-    if settings.label_dropout is None:
+    if _asks_for_labels(loss):
+        reason = type(loss).__name__
+        if dropout:
+            raise ValueError(f"{reason} needs every label: leave training.label_dropout={dropout} out.")
+    elif dropout is None:
         if classes is not None:
             raise ValueError(
                 f"the network has classes={classes} and would be told no labels: give training.label_dropout (0.1 is "
                 "typical, 0 drops none), or a network without classes."
             )
         return
+    else:
+        reason = f"label_dropout={dropout}"
     if not isinstance(data, ImageData) or data.labels is None:
         raise ValueError(
-            f"label_dropout={settings.label_dropout} needs labels, and the {type(data).__name__} data have none: give "
-            "data with labels, or leave label_dropout out."
+            f"{reason} needs labels, and the {type(data).__name__} data have none: give data with labels"
+            f"{'' if dropout is None else ', or leave label_dropout out'}."
         )
     found = len(data.classes) or int(data.labels.max()) + 1
     if classes != found:
         raise ValueError(
-            f"the data have {found} classes and the network has classes={classes}: with label_dropout they must agree."
+            f"the data have {found} classes and the network has classes={classes}: with {reason} they must agree."
         )
 
 
@@ -266,21 +280,19 @@ class _Clock:
 
 
 def _loader(
-    data: TrainingData, batches: ShuffledBatches, settings: TrainingSettings, fabric: Fabric
+    data: TrainingData, batches: ShuffledBatches, workers: int, labels: bool, fabric: Fabric
 ) -> Iterable[Tensor] | Iterable[tuple[Tensor, Tensor]]:
-    pinned, workers = fabric.device.type == "cuda", settings.num_workers
-    if settings.label_dropout is not None and isinstance(data, ImageData):
+    pinned = fabric.device.type == "cuda"
+    if labels and isinstance(data, ImageData):
         return loader(data, batches, workers, pin_memory=pinned, labels=True, worker_init=ignore_stop_signals)
     return loader(data, batches, workers, pin_memory=pinned, worker_init=ignore_stop_signals)
 
 
-def _first_batch(
-    data: TrainingData, batches: ShuffledBatches, step: int, settings: TrainingSettings
-) -> tuple[Tensor, Tensor | None]:
-    """Images of a step, and their labels where the network is told them."""
+def _first_batch(data: TrainingData, batches: ShuffledBatches, step: int, labels: bool) -> tuple[Tensor, Tensor | None]:
+    """Images of a step, and their labels where the loss gets them."""
     indices = batches.batch(step)
     images = default_collate([data[index] for index in indices])
-    if settings.label_dropout is not None and isinstance(data, ImageData) and data.labels is not None:
+    if labels and isinstance(data, ImageData) and data.labels is not None:
         return images, data.labels[torch.tensor(indices)]
     return images, None
 

@@ -31,7 +31,7 @@ Loss = Callable[..., Tensor]
 """loss(model, x0 (B, *data), t (B,) float64 on the CPU, generators) -> (B,), one number a sample.
 
 There is one generator a sample; `psld.noise.standard_normal(shape, generators)` draws with them. With label_dropout the
-loss gets label=, (B,) int64, as well, and hands it to the model.
+loss gets label=, (B,) int64, as well, and hands it to the model. One with `asks_for_labels = True` gets every label.
 """
 
 

@@ -39,7 +39,7 @@ class TrainingSettings:
         t_min: times are in [t_min, T].
         times: "uniform", or "stratified" over the batch of a step, which lowers the variance of the gradient.
         label_dropout: None: the network is told no labels. Else the probability with which an image's label is replaced
-            by the null class, for classifier-free guidance: 0.1 is typical, 0 never.
+            by the null class, for classifier-free guidance: 0.1 is typical, 0 never. Classifiers leave it None.
         precision: "32-true" or "bf16-mixed".
         accelerator: as in Lightning Fabric: "auto", "cpu", "cuda", "mps".
         devices, nodes: how many on each machine, and machines. Under torchrun and SLURM, what was started there.
