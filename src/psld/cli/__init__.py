@@ -10,6 +10,10 @@ __all__ = ["main"]
 COMMANDS = {
     "train": "train a process on images, from one YAML file",
     "sample": "draw images from a trained run",
+    "inpaint": "fill in the unknown pixels of images",
+    "restore": "images from low resolution, blur or grey",
+    "edit": "images perturbed and drawn anew (SDEdit)",
+    "interpolate": "from one image to another, through the prior",
     "likelihood": "bits per dimension of images under a trained run",
     "evaluate": "FID and friends of a run or of images, and speed against quality",
     "stats": "statistics of a data set, to evaluate against",
