@@ -57,21 +57,22 @@ def test_edit_refuses(pictures, tmp_path, capsys):
 
 
 def interpolate(first, last, out, *options):
-    return [str(part) for part in ["interpolate", "cld-digits", first, last, "--out", out, *options]]
+    return [str(part) for part in ["interpolate", "vp-digits", first, last, "--out", out, *options]]
 
 
 def test_interpolation(pictures, tmp_path, capsys):
     """Ends come back, the middle is that of the library, and a frame that is missing is drawn as it was."""
     folder, images = pictures
     out = tmp_path / "out"
-    command = interpolate(folder / "000000.png", folder / "000002.png", out, "--frames", 3, "--tolerance", "1e-4")
+    command = interpolate(folder / "000000.png", folder / "000002.png", out, "--frames", 3, "--tolerance", "1e-3")
     assert main([*command, "--seed", "4"]) == 0
     assert "3 frames" in capsys.readouterr().out
     found = levels(out / "images")
-    assert np.abs(found[[0, 2]] - levels(folder)[[0, 2]]).max() <= 6
-    model, _ = load_model("cld-digits")
-    z = editing.encode(Clamped(model), images[[0, 2]].double(), [4, 5], tolerance=1e-4)
-    middle = editing.decode(Clamped(model), editing.slerp(z[:1], z[1:], 0.5), tolerance=1e-4)
+    apart = np.abs(found[[0, 2]] - levels(folder)[[0, 2]])
+    assert apart.max() <= 20 and apart.mean() < 1
+    model, _ = load_model("vp-digits")
+    z = editing.encode(Clamped(model), images[[0, 2]].double(), [4, 5], tolerance=1e-3)
+    middle = editing.decode(Clamped(model), editing.slerp(z[:1], z[1:], 0.5), tolerance=1e-3)
     assert np.abs(found[1] - to_bytes(middle.float().clamp(-1, 1))[0, ..., 0].astype(int)).max() <= 1
     strip = np.asarray(Image.open(out / "strip.png"))
     assert strip.shape == (128 + 12, 3 * 128 + 4 * 6)

@@ -47,11 +47,6 @@ METHODS = {
         guided(MMPS, Exponential(), 0.1, iterations=2),
     ),
     "dps": ("psld-digits", ["--method", "dps", "--zeta", "2"], guided(DPS, Ancestral(), step=2.0)),
-    "adaptive": (
-        "vp-digits",
-        ["--method", "pigdm", "--data_std", "0.7", "--sampler", "RK45", "--sampler.rtol", "1", "--sampler.atol", "1"],
-        guided(PiGDM, RK45(1.0, 1.0), data_std=0.7),
-    ),
     "replacement": (
         "psld-digits",
         ["--method", "replacement", "--resamplings", "3"],
@@ -82,6 +77,19 @@ def test_a_draw_is_that_of_its_seed_and_known_pixels_are_those_given(pictures, t
         sampler, asked = build(model, x)
         alone = drawn(sampler, asked, sampler.grid("log-snr", model.process, 5), 40 + i)
         assert np.abs(found[i] - alone)[~INSIDE].max() <= 1  # the network's own rounding differs with the batch size
+
+
+def test_an_adaptive_sampler_takes_images_one_by_one(pictures, tmp_path):
+    """It drops finished samples and goes on with the others, which must keep their own measurement."""
+    folder, images = pictures
+    options = ["--draws", "1", "--method", "pigdm", "--data_std", "0.7"]
+    options += ["--sampler", "RK45", "--sampler.rtol", "3", "--sampler.atol", "3"]
+    assert main(command(folder, tmp_path / "out", *options, run="vp-digits")) == 0
+    found, (model, _) = levels(tmp_path / "out" / "images"), load_model("vp-digits")
+    x, sampler = images[1:2].double(), RK45(3.0, 3.0)
+    asked = PiGDM(model, Mask(KNOWN), x[:, KNOWN], 0.05, data_std=0.7)
+    alone = drawn(sampler, asked, sampler.grid("log-snr", model.process, 5), 41)
+    assert len(found) == 2 and np.abs(found[1] - alone)[~INSIDE].max() <= 1
 
 
 def test_the_grid_and_the_closing_line(pictures, tmp_path, capsys):
@@ -176,13 +184,13 @@ def test_refusals(pictures, tmp_path, capsys):
         (folder, ["--zeta", "3"], "--zeta is for --method dps"),
         (folder, ["--method", "dps", "--noise", "0"], "needs noise > 0"),
         (folder, ["--draws", "0"], "at least 1"),
-        (folder, ["--num", "4"], "more than the 3 images"),
         (folder, ["--split", "train"], "has no splits"),
         (large, [], "16×16 grey, and the run makes 8×8 grey"),
         (colour, [], "8×8 colour, and the run makes 8×8 grey"),
         (tmp_path / "none.png", [], "no image file"),
     ):
-        refused(capsys, command(source, out, *options, num=options[-1] if "--num" in options else 1), words, out)
+        refused(capsys, command(source, out, *options, num=1), words, out)
+    refused(capsys, command(folder, out, num=4), "more than the 3 images", out)
 
 
 def test_draws_that_are_not_finite_are_named(pictures, tmp_path, capsys, monkeypatch):

@@ -120,7 +120,7 @@ def colour(tmp_path_factory):
     config = {
         "process": {"class_path": "psld.VPSDE"},
         "network": {"class_path": "psld.networks.UNet", "init_args": sizes | {"attention_resolutions": []}},
-        "data": {"class_path": "psld.data.ArrayFile", "init_args": {"path": str(folder / "data.npz"), "key": "images"}},
+        "data": {"class_path": "psld.data.ArrayFile", "init_args": {"file": str(folder / "data.npz"), "key": "images"}},
         "loss": {"class_path": "psld.losses.HSM"},
         "training": {"steps": 1, "batch_size": 4, "warmup_steps": 0, "tensorboard": False},
     }

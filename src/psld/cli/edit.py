@@ -40,7 +40,7 @@ def run(arguments: list[str]) -> int:
     options = parser()
     config = options.parse_args(arguments)
     job = opened(options, config)
-    images = read_pictures(config.images, config.split, config.num, job.shape)
+    images = read_pictures(config, job.shape)
     grid = from_time(job.sampler.grid(config.grid, job.model.process, config.steps), config.start)
     model = job.model.tabulate(grid.times)
     model = Clamped(model) if config.clamp else model

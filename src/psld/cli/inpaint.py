@@ -85,7 +85,7 @@ def run(arguments: list[str]) -> int:
     config.noise = 0.05 if config.noise is None else config.noise
     job = opened(options, config)
     known = chosen_mask(config.mask, job.shape, config.seed)
-    images = read_pictures(config.images, config.split, config.num, job.shape)
+    images = read_pictures(config, job.shape)
     here = known.to(job.fabric.device)
 
     def build(model, x):

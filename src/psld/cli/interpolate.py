@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from psld.cli.configuration import instances, load_model
-from psld.cli.restoring import ENLARGED, fingerprint, read_pictures, rms
+from psld.cli.restoring import ENLARGED, fingerprint, open_pictures, rms
 from psld.cli.sample import Pictures, add_model_arguments, process_of
 from psld.evaluation import save_grid
 from psld.files import claim_folder
@@ -99,11 +99,11 @@ def run(arguments: list[str]) -> int:
 def _ends(config, shape: tuple[int, ...]) -> Tensor:
     """The two images, (2, C, H, W)."""
     if config.of is None:
-        return torch.cat([read_pictures(file, config.split, 1, shape) for file in (config.first, config.last)])
-    images = read_pictures(config.of, config.split, None, shape)
+        return torch.cat([open_pictures(end, config.split, shape).batch([0]) for end in (config.first, config.last)])
+    images = open_pictures(config.of, config.split, shape)
     positions = []
     for given in (config.first, config.last):
         if not given.isdecimal() or int(given) >= len(images):
             raise ValueError(f"with --of, an image is a position, 0 … {len(images) - 1}: got {given}.")
         positions.append(int(given))
-    return images[positions]
+    return images.batch(positions)

@@ -87,7 +87,7 @@ def run(arguments: list[str]) -> int:
         needed, what = measured_shape, f"measurements of {operator!r} are"
     else:
         needed, what = job.shape, "the run makes"
-    images = read_pictures(config.images, config.split, config.num, needed, what)
+    images = read_pictures(config, needed, what)
     observed = images.double() if config.degraded else degraded(operator, images, config.noise, config.seed)
 
     def build(model, y):

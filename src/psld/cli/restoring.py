@@ -14,6 +14,7 @@ from torch import Tensor
 
 from psld.cli.configuration import instances, load_model
 from psld.cli.sample import Pictures, add_sampling_arguments, own_share, provenance
+from psld.data import ImageData
 from psld.data.opening import holds_mnist, open_images
 from psld.evaluation.pictures import save_panels
 from psld.files import claim_folder
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 __all__ = [
+    "ENLARGED",
+    "OWN",
     "Draw",
     "Job",
     "Outcome",
@@ -36,7 +39,9 @@ __all__ = [
     "add_picture_arguments",
     "conditional",
     "draw_missing",
+    "fingerprint",
     "guided",
+    "open_pictures",
     "opened",
     "read_pictures",
     "require_own_options",
@@ -122,20 +127,30 @@ def opened(options: ArgumentParser, config) -> Job:
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 
-def read_pictures(
-    source: str, split: str | None, num: int | None, shape: tuple[int, ...], what: str = "the run makes"
-) -> Float[Tensor, "n C H W"]:
-    """The first images of a file, a folder or a data set (`psld.data.opening.open_images`).
+def read_pictures(config, shape: tuple[int, ...], what: str = "the run makes") -> Float[Tensor, "n C H W"]:
+    """The images of a command, as --split and --num say.
+
+    Raises:
+        ValueError: another shape, or fewer than --num.
+        FileNotFoundError: nothing is there.
+    """
+    images = open_pictures(config.images, config.split, shape, what)
+    if config.num is not None and config.num > len(images):
+        raise ValueError(f"--num {config.num} is more than the {len(images)} images in {config.images}.")
+    return images.batch(range(config.num or len(images)))
+
+
+def open_pictures(source: str, split: str | None, shape: tuple[int, ...], what: str = "the run makes") -> ImageData:
+    """A file, a folder or a data set (`psld.data.opening.open_images`), of one shape.
 
     Args:
         source: what to open.
         split: of it, where it has some.
-        num: how many; None for all.
-        shape: (C, H, W) that they must have.
-        what: needs that shape, for the message.
+        shape: (C, H, W) that images must have.
+        what: has that shape, for the message.
 
     Raises:
-        ValueError: another shape, or fewer than `num`.
+        ValueError: another shape.
         FileNotFoundError: nothing is there.
     """
     images = open_images(source, split, shape[-1] if holds_mnist(source) and shape[-1] in (28, 32) else None)
@@ -143,9 +158,7 @@ def read_pictures(
         raise ValueError(
             f"{source} holds images of {size_of(images.image_shape)}, and {what} {size_of(shape)}: convert them first."
         )
-    if num is not None and num > len(images):
-        raise ValueError(f"--num {num} is more than the {len(images)} images in {source}.")
-    return images.batch(range(num or len(images)))
+    return images
 
 
 def size_of(shape: Sequence[int]) -> str:
