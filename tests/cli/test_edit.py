@@ -10,6 +10,7 @@ from psld.cli.configuration import load_model
 from psld.evaluation.pictures import to_bytes
 from psld.guidance import editing
 from psld.predictions import Clamped
+from psld.processes import CLD
 from psld.samplers import Exponential, Heun, Projected
 from restored_digits import digits_in, levels, refused
 
@@ -45,6 +46,7 @@ def test_the_later_the_start_the_less_is_kept(pictures, tmp_path, capsys):
     changes = []
     for start in (0.01, 0.2, 0.6):
         assert main(edit(folder, tmp_path / str(start), start)) == 0
+        assert f"noise scale {float(CLD().noise_scale(start)):.3g};" in capsys.readouterr().out
         changes.append(float(np.abs(levels(tmp_path / str(start) / "images") - levels(folder)[:2].repeat(2, 0)).mean()))
     assert changes[0] < 10 and changes == sorted(changes)
     assert main(edit(folder, tmp_path / "0.2", 0.6)) == 1

@@ -20,7 +20,7 @@ row an image: the image, its draws. The later the start, the less of an image is
 --steps counts the evaluations of the whole grid; those of times above --start are left out. A draw depends on its own
 seed (--seed + image · draws + draw). The same command again draws what is missing."""
 
-EPILOG = "example: psld edit psld-digits digits --split heldout --num 8 --start 0.3 --steps 50 --out runs/edited"
+EPILOG = "example: psld edit psld-digits digits --split heldout --num 8 --start 0.15 --out runs/edited"
 
 
 def parser() -> ArgumentParser:
@@ -55,5 +55,8 @@ def run(arguments: list[str]) -> int:
     grid_file = Path(config.out) / "grid.png"
     write_grid(grid_file, {"image": images}, outcome.images)
     print(f"{len(images)} images, {config.draws} draws of each, in {config.out}{outcome.calls}.")
-    print(f"RMS change of pixels {rms(outcome.images - images[:, None]):.4f} (pixels in [−1, 1]). Look at {grid_file}")
+    sigma = float(job.model.process.noise_scale(config.start))
+    change = rms(outcome.images - images[:, None])
+    print(f"Perturbed to noise scale {sigma:.3g}; RMS change of a draw {change:.4f} (pixels in [−1, 1]).")
+    print(f"Look at {grid_file}")
     return 0

@@ -26,7 +26,7 @@ joined along the sphere, variable by variable, and carried back: OUT/images/0000
 
 The first frame and the last are the two images again, to the tolerance of the solver and 8 bits."""
 
-EPILOG = """example: psld interpolate psld-digits 3 8 --of digits --out runs/between;
+EPILOG = """example: psld interpolate vp-digits 3 8 --of digits --out runs/between;
 two image files: psld interpolate runs/faces a.png b.png --frames 12 --out runs/faces-between"""
 
 
