@@ -293,7 +293,21 @@ def test_help_and_import_load_no_torch():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "presets", "import", "recipe", "demo"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train",
+        "sample",
+        "inpaint",
+        "restore",
+        "edit",
+        "interpolate",
+        "presets",
+        "import",
+        "recipe",
+        "demo",
+    ],
+)
 def test_help_has_an_example(capsys, command):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

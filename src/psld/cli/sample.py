@@ -15,8 +15,8 @@ from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from psld.cli.configuration import instances, load_classifier, load_model
-from psld.evaluation import save_grid, save_images
-from psld.evaluation.pictures import from_bytes, load_images, to_bytes
+from psld.evaluation import save_grid
+from psld.evaluation.pictures import from_bytes, load_images, save_image, to_bytes
 from psld.files import atomic_file, claim_folder
 from psld.grids import NAMES, Grid
 from psld.guidance.classifier import ClassifierGuidance
@@ -28,7 +28,16 @@ from psld.samplers import Sampler, Samples
 from psld.training import latest_checkpoint
 from psld.training.devices import launch
 
-__all__ = ["add_sampling_arguments", "generate", "own_share", "provenance", "run"]
+__all__ = [
+    "Pictures",
+    "add_model_arguments",
+    "add_sampling_arguments",
+    "generate",
+    "own_share",
+    "process_of",
+    "provenance",
+    "run",
+]
 
 DESCRIPTION = """Draw images from a trained run: OUT/grid.png, and OUT/images/000000.png … or OUT/samples.npz.
 
@@ -82,26 +91,31 @@ def add_sampling_arguments(options: ArgumentParser) -> None:
         help="Exponential, PredictorCorrector, GDDIM, Projected, EulerMaruyama, SSCS, Ancestral, RK45 …",
         default={"class_path": "Exponential"},
     )
-    options.add_subclass_arguments(
-        Process,
-        "process",
-        required=False,
-        help="another process than the run's, for a run that predicts the denoiser: psld.CLD …",
-    )
     options.add_argument("--grid", type=str, default="log-snr", help=f"{', '.join(NAMES)}, or a .json file")
     options.add_argument(
         "--steps", type=int, default=20, help="network evaluations a sample, the last denoising included"
     )
     options.add_argument("--seed", type=int, default=0, help="seed of the first image")
     options.add_argument("--batch_size", type=int, default=256, help="images at a time, on each device")
+    options.add_argument("--devices", type=int, default=1, help="devices (processes) on each node")
+    options.add_argument("--nodes", type=int, default=1, help="machines, each started with the same command")
+    options.add_argument("--compile", type=bool, default=False, help="torch.compile the network first")
+    add_model_arguments(options)
+
+
+def add_model_arguments(options: ArgumentParser) -> None:
+    """Which model of a run is asked, and where: process, weights, clamp, accelerator."""
+    options.add_subclass_arguments(
+        Process,
+        "process",
+        required=False,
+        help="another process than the run's, for a run that predicts the denoiser: psld.CLD …",
+    )
     options.add_argument("--weights", type=Literal["ema", "online"], default="ema", help="averaged weights or the last")
     options.add_argument(
         "--clamp", type=bool, default=True, help="hold x̂₀ within [−1, 1]; false for the paper's convention"
     )
     options.add_argument("--accelerator", type=str, default="cpu", help="cpu, cuda, mps or auto")
-    options.add_argument("--devices", type=int, default=1, help="devices (processes) on each node")
-    options.add_argument("--nodes", type=int, default=1, help="machines, each started with the same command")
-    options.add_argument("--compile", type=bool, default=False, help="torch.compile the network first")
 
 
 def generate(
@@ -260,20 +274,29 @@ def process_of(config) -> dict | None:
 
 
 class Pictures:
-    """Samples as OUT/images/000000.png …, each there as soon as it is drawn."""
+    """Samples as OUT/images/000000.png …, each there as soon as it is drawn.
 
-    def __init__(self, out: Path):
-        self.folder = out / "images"
+    With several draws of each of some images, sample i is draw i % draws of image i // draws, 000000-0.png … .
+    """
+
+    def __init__(self, out: Path, draws: int = 1):
+        self.folder, self.draws = out / "images", draws
+
+    def path(self, i: int) -> Path:
+        image, draw = divmod(i, self.draws)
+        return self.folder / (f"{image:06d}.png" if self.draws == 1 else f"{image:06d}-{draw}.png")
 
     def present(self) -> set[int]:
-        return {int(path.stem) for path in self.folder.glob("*.png") if re.fullmatch(r"\d{6,}", path.stem)}
+        name = r"(\d{6,})()" if self.draws == 1 else r"(\d{6,})-(\d+)"
+        found = (re.fullmatch(name, path.stem) for path in self.folder.glob("*.png"))
+        return {int(match[1]) * self.draws + int(match[2] or 0) for match in found if match}
 
     def add(self, indices: Sequence[int], images: Tensor) -> None:
         for i, image in zip(indices, images, strict=True):
-            save_images(image[None], self.folder, first=i)
+            save_image(image, self.path(i))
 
     def first(self, count: int) -> Tensor:
-        return load_images([self.folder / f"{i:06d}.png" for i in range(count)])
+        return load_images([self.path(i) for i in range(count)])
 
     def finish(self, count: int, seed: int) -> None: ...
 

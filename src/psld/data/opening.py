@@ -6,7 +6,7 @@ from pathlib import Path
 
 from psld.data.arrays import ArrayFile
 from psld.data.base import ImageData
-from psld.data.decoding import MODES, FileImages, Framing, image_files
+from psld.data.decoding import MODES, SUFFIXES, FileImages, Framing, image_files
 from psld.data.digits import Digits
 from psld.data.mnist import MNIST
 
@@ -18,11 +18,11 @@ class MixedImagesError(ValueError):
 
 
 def open_images(source: str | Path, split: str | None = None, image_size: int | None = None) -> ImageData:
-    """The images of a folder, an .npz file, MNIST's files, or scikit-learn's digits.
+    """The images of a folder, of one image file, an .npz file, MNIST's files, or scikit-learn's digits.
 
     Args:
         source: "digits"; an .npz file with an array "images" or a single array; a folder with IDX files (MNIST); what
-            `psld sample` wrote; or a folder of image files, all of one size and mode.
+            `psld sample` wrote; an image file; or a folder of image files, all of one size and mode.
         split: of digits ("train", "heldout", "all") and of MNIST (see `psld.data.MNIST`); None is the first.
         image_size: of MNIST, 28 or 32 (with a border); of others what they must have. None takes them as they are.
 
@@ -44,6 +44,10 @@ def open_images(source: str | Path, split: str | None = None, image_size: int | 
         data = ArrayFile(path, *_keys(path))
     elif (path / "samples.npz").is_file():
         data = ArrayFile(path / "samples.npz", "images")
+    elif path.suffix.lower() in SUFFIXES and not path.is_dir():
+        if not path.exists():
+            raise FileNotFoundError(f"no image file {path}.")
+        data = _of_one_kind([path])
     else:
         folder = path / "images" if (path / "sampling.json").is_file() else path
         data = _of_one_kind(image_files(folder))

@@ -1,4 +1,4 @@
-"""Images as PNG files: one a file, in a grid, or data beside samples.
+"""Images as PNG files: one a file, in a grid, or in grids with titles beside one another.
 
 Images are (n, C, H, W) in [−1, 1] with one channel (grey) or three (colour); what lies outside is clipped. A file is
 written beside its place and then moved there, so a reader, or an interrupted run, never meets half a picture.
@@ -7,7 +7,7 @@ written beside its place and then moved there, so a reader, or an interrupted ru
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,16 @@ from torch import Tensor
 
 from psld.files import atomic_file
 
-__all__ = ["from_bytes", "load_images", "save_beside", "save_grid", "save_images", "to_bytes"]
+__all__ = [
+    "from_bytes",
+    "load_images",
+    "save_beside",
+    "save_grid",
+    "save_image",
+    "save_images",
+    "save_panels",
+    "to_bytes",
+]
 
 GAP_LEVEL = 72  # between images: dark grey, from which white strokes and a black ground both stand out
 
@@ -29,6 +38,11 @@ def save_images(images: Float[Tensor, "n C H W"], folder: str | Path, first: int
     for pixels, path in zip(to_bytes(images), paths, strict=True):
         _save_png(pixels, path)
     return paths
+
+
+def save_image(image: Float[Tensor, "C H W"], path: str | Path) -> None:
+    """One image as a PNG of its own size."""
+    _save_png(to_bytes(image[None])[0], path)
 
 
 def load_images(paths: Iterable[str | Path]) -> Float[Tensor, "n C H W"]:
@@ -65,15 +79,29 @@ def save_beside(
     scale: int = 6,
 ) -> None:
     """A PNG with two grids, "data" on the left and "samples" on the right, one image pixel scale × scale pixels."""
+    save_panels({"data": (data, columns), "samples": (samples, columns)}, path, scale)
+
+
+def save_panels(
+    panels: Mapping[str, tuple[Float[Tensor, "n C H W"], int | None]], path: str | Path, scale: int = 6
+) -> None:
+    """A PNG with grids beside one another, each under its title; rows line up where images are of one height.
+
+    Args:
+        panels: title → images and how many of them are in a row (None: as many as there are rows).
+        path: the file to write.
+        scale: every pixel becomes scale × scale pixels, unsmoothed.
+    """
     from matplotlib.figure import Figure
 
-    grids = [_tile(images, columns, scale, gap=scale) for images in (data, samples)]
+    gap = max(scale, 4)
+    grids = [_tile(images, columns, scale, gap) for images, columns in panels.values()]
     margin, title, dpi = 24, 40, 100
     height = max(grid.shape[0] for grid in grids) + title + margin
-    width = sum(grid.shape[1] for grid in grids) + 3 * margin
+    width = sum(grid.shape[1] + margin for grid in grids) + margin
     figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi, facecolor="white")
     left = margin
-    for grid, name in zip(grids, ("data", "samples"), strict=True):
+    for grid, name in zip(grids, panels, strict=True):
         rows, cols = grid.shape[:2]
         place = (left / width, 1 - (title + rows) / height, cols / width, rows / height)
         axes = figure.add_axes(place)  # its size in pixels is the grid's, so that nothing is resampled

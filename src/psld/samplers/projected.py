@@ -60,7 +60,8 @@ class Projected(Sampler):
     def __init__(self, solver: Sampler, ancillary: Ancillary = "once"):
         if ancillary not in ("once", "fresh", "mean"):
             raise ValueError(f"ancillary must be 'once', 'fresh' or 'mean': got {ancillary!r}.")
-        self.solver, self.ancillary = solver, ancillary
+        self.solver = solver
+        self.ancillary: Ancillary = ancillary
         self.order, self.evaluations = solver.order, solver.evaluations
         self.stochastic = solver.stochastic or ancillary == "fresh"
 

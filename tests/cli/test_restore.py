@@ -1,0 +1,164 @@
+"""`psld restore` against the library, with measurements of the same seeds; grey and small pictures; refusals."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from psld.cli import main
+from psld.cli.configuration import load_model
+from psld.cli.restore import degraded
+from psld.evaluation.pictures import load_images
+from psld.guidance.operators import Blur, Grayscale, SuperResolution
+from psld.guidance.posterior import MMPS, PiGDM
+from psld.noise import SeededNoise
+from psld.samplers import Ancestral
+from restored_digits import digits_in, drawn, levels, refused
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    return folder, digits_in(folder)
+
+
+def command(folder, out, task, *options, run="psld-digits"):
+    names = ["--num", "2", "--draws", "2", "--steps", "5", "--seed", "7"]
+    return [str(part) for part in ["restore", run, folder, "--out", out, "--task", task, *names, *options]]
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "operator", "noise", "kind"),
+    [
+        ("super-resolution", [], SuperResolution(2), 0.05, MMPS),
+        ("deblur", ["--blur_std", "0.7", "--noise", "0.2", "--method", "pigdm"], Blur.gaussian(0.7), 0.2, PiGDM),
+    ],
+)
+def test_a_draw_is_that_of_its_seed_and_its_measurement(
+    pictures, tmp_path, capsys, task, options, operator, noise, kind
+):
+    folder, images = pictures
+    assert main(command(folder, tmp_path / "out", task, "--batch_size", "3", *options)) == 0
+    said = capsys.readouterr().out
+    found, measured = (
+        levels(tmp_path / "out" / "images"),
+        load_images(sorted((tmp_path / "out" / "measured").iterdir())),
+    )
+    y = operator.forward(images[:2].double())
+    y = y + noise * SeededNoise(range(2**31 + 7, 2**31 + 9), tuple(y.shape[1:]))()
+    torch.testing.assert_close(measured.double(), y.clamp(-1, 1), rtol=0, atol=0.51 / 127.5)
+    model, _ = load_model("psld-digits")
+    for i in (1, 2):
+        asked = kind(model, operator, y[i // 2 : i // 2 + 1], noise)
+        alone = drawn(Ancestral(), asked, Ancestral().grid("log-snr", model.process, 5), 7 + i)
+        assert np.abs(found[i] - alone).max() <= 1
+    x = load_images(sorted((tmp_path / "out" / "images").iterdir())).double()
+    for words, difference in (
+        ("to the truth", x - images[:2].double().repeat_interleave(2, 0)),
+        ("the one given", operator.forward(x) - y.repeat_interleave(2, 0)),
+    ):
+        printed = re.search(words + r" (\d\.\d+)", said)
+        assert printed and float(printed[1]) == pytest.approx(float(difference.square().mean().sqrt()), abs=1e-4)
+
+
+def test_noise_of_measurements_is_not_that_of_draws():
+    """Each of the law that is said, and of seeds that no draw has: torch's generators read 32 bits of a seed."""
+    operator, n = Blur.gaussian(1.0), 60
+    images = torch.zeros(n, 1, 8, 8)
+    noise = degraded(operator, images, 0.3, seed=5) / 0.3
+    assert float(noise.std()) == pytest.approx(1.0, abs=0.05)
+    for seeds in (range(5, 5 + n), range(n)):
+        other = SeededNoise(seeds, (1, 8, 8))()
+        assert abs(float((noise * other).mean())) < 5 / (64 * n) ** 0.5
+    torch.testing.assert_close(degraded(operator, images[:2], 0.3, seed=6), 0.3 * noise[1:3])
+
+
+def test_more_of_the_truth_than_without_a_measurement(pictures, tmp_path, capsys):
+    """A measurement with little noise: draws agree with it, and with the truth more than draws of other images do."""
+    folder, images = pictures
+    options = ["--steps", "25", "--noise", "0.02", "--blur_std", "0.6"]
+    assert main(command(folder, tmp_path / "out", "deblur", *options)) == 0
+    x = load_images(sorted((tmp_path / "out" / "images").iterdir())).unflatten(0, (2, 2))
+    own, other = (float((x - truth[:, None]).square().mean().sqrt()) for truth in (images[:2], images[[1, 0]]))
+    assert own < 0.25 * other
+    left = re.search(r"the one given (\d\.\d+)", capsys.readouterr().out)
+    assert left and float(left[1]) < 0.06
+
+
+def test_measurements_of_ones_own_are_smaller(pictures, tmp_path, capsys):
+    folder, _ = pictures
+    small = digits_in(tmp_path / "digits", 2).unflatten(-1, (2, 4)).unflatten(-3, (2, 4)).mean((-3, -1))
+    assert small.shape == (2, 1, 4, 4) or small.shape == (2, 1, 2, 2)
+    files = [tmp_path / "small" / f"{i}.png" for i in range(2)]
+    files[0].parent.mkdir()
+    for file, image in zip(files, small, strict=True):
+        Image.fromarray(((image[0] + 1) * 127.5).round().byte().numpy()).save(file)
+    y = load_images(files).double()
+    factor = 8 // y.shape[-1]
+    options = ["--factor", factor, "--degraded"]
+    assert main(command(tmp_path / "small", tmp_path / "out", "super-resolution", *options)) == 0
+    assert "truth" not in capsys.readouterr().out and not (tmp_path / "out" / "measured").exists()
+    model, _ = load_model("psld-digits")
+    asked = MMPS(model, SuperResolution(factor), y[1:], 0.05)
+    alone = drawn(Ancestral(), asked, Ancestral().grid("log-snr", model.process, 5), 10)
+    assert np.abs(levels(tmp_path / "out" / "images")[3] - alone).max() <= 1
+
+
+@pytest.fixture(scope="module")
+def colour(tmp_path_factory):
+    """A run of one step on colour images, and a folder of two of them."""
+    folder = tmp_path_factory.mktemp("colour")
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+    np.savez(folder / "data.npz", images=pixels)
+    (folder / "pictures").mkdir()
+    for i in range(2):
+        Image.fromarray(pixels[i]).save(folder / "pictures" / f"{i}.png")
+    sizes = {"in_channels": 3, "out_channels": 3, "image_size": 8, "width": 8, "multipliers": [1], "blocks": 1}
+    config = {
+        "process": {"class_path": "psld.VPSDE"},
+        "network": {"class_path": "psld.networks.UNet", "init_args": sizes | {"attention_resolutions": []}},
+        "data": {"class_path": "psld.data.ArrayFile", "init_args": {"file": str(folder / "data.npz"), "key": "images"}},
+        "loss": {"class_path": "psld.losses.HSM"},
+        "training": {"steps": 1, "batch_size": 4, "warmup_steps": 0, "tensorboard": False},
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(config))
+    assert main(["train", "--config", str(folder / "run.yaml"), "--run", str(folder / "run")]) == 0
+    return folder
+
+
+def test_colorize(colour, tmp_path):
+    """Grey measurements of colour images, and colour draws; grey pictures as measurements."""
+    pictures, run = colour / "pictures", colour / "run"
+    assert main(command(pictures, tmp_path / "out", "colorize", "--noise", "0", run=run)) == 0
+    grey = np.stack([np.asarray(Image.open(file)) for file in sorted((tmp_path / "out" / "measured").iterdir())])
+    expected = levels(pictures) @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(grey - expected).max() <= 1
+    assert levels(tmp_path / "out" / "images").shape == (4, 8, 8, 3)
+    options = ["--noise", "0.01", "--degraded"]
+    assert main(command(tmp_path / "out" / "measured", tmp_path / "again", "colorize", *options, run=run)) == 0
+    y = load_images(sorted((tmp_path / "out" / "measured").iterdir())).double()
+    model, _ = load_model(run)
+    asked = MMPS(model, Grayscale(), y[:1], 0.01)
+    alone = drawn(Ancestral(), asked, Ancestral().grid("log-snr", model.process, 5), 8, (3, 8, 8))
+    assert np.abs(levels(tmp_path / "again" / "images")[1] - alone).max() <= 1
+
+
+def test_refusals(pictures, tmp_path, capsys):
+    folder, _ = pictures
+    out = tmp_path / "out"
+    for task, options, words in (
+        ("super-resolution", ["--factor", "3"], "not made of 3×3 blocks"),
+        ("super-resolution", ["--factor", "1"], "factor must be at least 2"),
+        ("super-resolution", ["--blur_std", "1"], "--blur_std is for --task deblur"),
+        ("super-resolution", ["--degraded"], "8×8 grey, and measurements of SuperResolution(2) are 4×4 grey"),
+        ("deblur", ["--factor", "2"], "--factor is for --task super-resolution"),
+        ("deblur", ["--blur_std", "0"], "needs std > 0"),
+        ("deblur", ["--blur_std", "5"], "take a smaller blur"),
+        ("deblur", ["--noise", "-1"], "noise must be at least 0"),
+        ("deblur", ["--iterations", "2", "--method", "dps"], "--iterations is for --method mmps"),
+        ("colorize", [], "for runs of colour images, and this one makes 8×8 grey"),
+    ):
+        refused(capsys, command(folder, out, task, *options), words, out)
