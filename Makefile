@@ -20,8 +20,12 @@ help: ## List the targets
 demo: $(RUNTIME) ## Train a small model on 8x8 digits, sample from it and judge the samples
 	$(BIN)/psld demo
 
-reproduce: $(DEV) ## Train, measure and write the published checkpoints of the digits (about an hour on two cores)
+reproduce: $(DEV) ## Train, measure and write the published checkpoints of the digits, and MNIST=FOLDER (hours on two cores)
 	$(BIN)/python benchmarks/reproduce.py --seeds 3 --out runs/reproduce --publish
+	$(BIN)/psld train --config configs/digits-conditional.yaml --training.steps 2500 --training.max_seconds null \
+		--run runs/reproduce/conditional $(if $(wildcard runs/reproduce/conditional/checkpoints/*),--resume)
+	$(BIN)/python benchmarks/guidance.py runs/reproduce/guidance --part digits --run runs/reproduce/conditional --publish
+	$(if $(MNIST),$(BIN)/python benchmarks/reproduce_mnist.py --root $(MNIST) --publish,@echo 'MNIST: make reproduce MNIST=FOLDER')
 
 test: $(DEV) ## Run the tests, all but the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2
