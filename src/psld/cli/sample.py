@@ -227,7 +227,7 @@ def process_of(config) -> dict | None:
 class Pictures:
     """Samples as OUT/images/000000.png …, each there as soon as it is drawn.
 
-    With several draws of an image, sample i is draw i % draws of image i // draws, and its name says both: 000000-0.png.
+    With several draws an image, sample i is draw i % draws of image i // draws, and its name says both: 000000-0.png.
     """
 
     def __init__(self, out: Path, draws: int = 1):
