@@ -22,7 +22,7 @@ def pictures(tmp_path_factory):
 
 
 def edit(folder, out, start, *options):
-    names = ["--num", "2", "--draws", "2", "--steps", "12", "--seed", "9", "--start", start]
+    names = ["--num", "2", "--draws", "2", "--steps", "12", "--grid", "quadratic", "--seed", "9", "--start", start]
     return [str(part) for part in ["edit", "cld-digits", folder, "--out", out, *names, *options]]
 
 
@@ -35,7 +35,7 @@ def test_an_edit_is_that_of_its_seed(pictures, tmp_path, sampler, options):
     folder, images = pictures
     assert main(edit(folder, tmp_path / "out", 0.3, "--batch_size", "3", *options)) == 0
     found, (model, _) = levels(tmp_path / "out" / "images"), load_model("cld-digits")
-    grid = editing.from_time(sampler.grid("log-snr", model.process, 12), 0.3)
+    grid = editing.from_time(sampler.grid("quadratic", model.process, 12), 0.3)
     for i in (1, 2):
         x = editing.edit(sampler, Clamped(model), images[i // 2 : i // 2 + 1].double(), grid, [9 + i]).x
         assert np.abs(found[i] - to_bytes(x.float())[0, ..., 0].astype(int)).max() <= 1
@@ -66,15 +66,16 @@ def test_interpolation(pictures, tmp_path, capsys):
     """Ends come back, the middle is that of the library, and a frame that is missing is drawn as it was."""
     folder, images = pictures
     out = tmp_path / "out"
-    command = interpolate(folder / "000000.png", folder / "000002.png", out, "--frames", 3, "--tolerance", "1e-3")
+    options = ["--frames", 3, "--t_min", "0.1", "--tolerance", "1e-3"]
+    command = interpolate(folder / "000000.png", folder / "000002.png", out, *options)
     assert main([*command, "--seed", "4"]) == 0
     assert "3 frames" in capsys.readouterr().out
     found = levels(out / "images")
     apart = np.abs(found[[0, 2]] - levels(folder)[[0, 2]])
     assert apart.max() <= 20 and apart.mean() < 1
     model, _ = load_model("vp-digits")
-    z = editing.encode(Clamped(model), images[[0, 2]].double(), [4, 5], tolerance=1e-3)
-    middle = editing.decode(Clamped(model), editing.slerp(z[:1], z[1:], 0.5), tolerance=1e-3)
+    z = editing.encode(Clamped(model), images[[0, 2]].double(), [4, 5], 0.1, 1e-3)
+    middle = editing.decode(Clamped(model), editing.slerp(z[:1], z[1:], 0.5), 0.1, 1e-3)
     assert np.abs(found[1] - to_bytes(middle.float().clamp(-1, 1))[0, ..., 0].astype(int)).max() <= 1
     strip = np.asarray(Image.open(out / "strip.png"))
     assert strip.shape == (128 + 12, 3 * 128 + 4 * 6)
@@ -83,7 +84,7 @@ def test_interpolation(pictures, tmp_path, capsys):
     middle_file.unlink()
     before = (out / "images" / "000000.png").stat().st_mtime_ns
     assert main([*command, "--seed", "4"]) == 0
-    assert np.array_equal(levels(out / "images"), found)
+    assert np.abs(levels(out / "images") - found).max() <= 1  # the network's own rounding, as above
     assert (out / "images" / "000000.png").stat().st_mtime_ns == before
     assert main([*command, "--seed", "5"]) == 1
     assert "differs in seed" in capsys.readouterr().err
@@ -91,7 +92,7 @@ def test_interpolation(pictures, tmp_path, capsys):
 
 def test_positions_of_a_data_set(pictures, tmp_path, monkeypatch):
     """They are the files at these places: the same command but for that has nothing left to do."""
-    options = ["--frames", "2", "--tolerance", "0.5"]
+    options = ["--frames", "2", "--t_min", "0.4", "--tolerance", "0.5"]
     assert main(interpolate(2, 1, tmp_path / "out", "--of", pictures[0], *options)) == 0
     monkeypatch.setattr(psld.cli.interpolate, "encode", lambda *_: pytest.fail("something was computed again"))
     files = [pictures[0] / f"00000{i}.png" for i in (2, 1)]

@@ -28,7 +28,7 @@ def pictures(tmp_path_factory):
 
 
 def command(folder, out, *options, run="psld-digits", num=2):
-    names = ["--mask", "center", "--num", num, "--draws", "2", "--steps", "5", "--seed", "40"]
+    names = ["--mask", "center", "--num", num, "--draws", "2", "--steps", "5", "--grid", "quadratic", "--seed", "40"]
     return [str(part) for part in ["inpaint", run, folder, "--out", out, *names, *options]]
 
 
@@ -75,7 +75,7 @@ def test_a_draw_is_that_of_its_seed_and_known_pixels_are_those_given(pictures, t
     for i in (1, 2):
         x = images[i // 2 : i // 2 + 1].double()
         sampler, asked = build(model, x)
-        alone = drawn(sampler, asked, sampler.grid("log-snr", model.process, 5), 40 + i)
+        alone = drawn(sampler, asked, sampler.grid("quadratic", model.process, 5), 40 + i)
         assert np.abs(found[i] - alone)[~INSIDE].max() <= 1  # the network's own rounding differs with the batch size
 
 
@@ -88,7 +88,7 @@ def test_an_adaptive_sampler_takes_images_one_by_one(pictures, tmp_path):
     found, (model, _) = levels(tmp_path / "out" / "images"), load_model("vp-digits")
     x, sampler = images[1:2].double(), RK45(3.0, 3.0)
     asked = PiGDM(model, Mask(KNOWN), x[:, KNOWN], 0.05, data_std=0.7)
-    alone = drawn(sampler, asked, sampler.grid("log-snr", model.process, 5), 41)
+    alone = drawn(sampler, asked, sampler.grid("quadratic", model.process, 5), 41)
     assert len(found) == 2 and np.abs(found[1] - alone)[~INSIDE].max() <= 1
 
 

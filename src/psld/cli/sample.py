@@ -276,7 +276,7 @@ def process_of(config) -> dict | None:
 class Pictures:
     """Samples as OUT/images/000000.png …, each there as soon as it is drawn.
 
-    With several draws of each of some images, sample i is draw i % draws of image i // draws, 000000-0.png … .
+    With several draws an image, sample i is draw i % draws of image i // draws, and its name says both: 000000-0.png.
     """
 
     def __init__(self, out: Path, draws: int = 1):
