@@ -201,3 +201,10 @@ def test_the_first_step_is_of_order_one():
     )
     for other in others:
         torch.testing.assert_close(other, first, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("predictor", [RK45(), Projected(Exponential()), Projected(RK45())])
+def test_a_predictor_without_steps_of_its_own_is_refused(predictor):
+    right = r"use Projected\(Langevin\(solver" if isinstance(predictor, Projected) else "needs a fixed-step sampler"
+    with pytest.raises(ValueError, match=right):
+        Langevin(predictor)

@@ -17,9 +17,7 @@ from torch import Tensor
 from psld.guidance.operators import require_mask
 from psld.kernels import mix, outer
 from psld.samplers.ancestral import Ancestral, AncestralStep
-from psld.samplers.base import Plan, Sampler, row
-from psld.samplers.projected import Projected
-from psld.samplers.runge_kutta import RK45
+from psld.samplers.base import Plan, Sampler, require_stepwise, row
 
 __all__ = ["Replacement"]
 
@@ -49,6 +47,8 @@ class Replacement(Sampler):
             resampling; at a call, another number of images than samples.
     """
 
+    stepwise = False
+
     def __init__(
         self,
         sampler: Sampler,
@@ -56,15 +56,11 @@ class Replacement(Sampler):
         known: Bool[Tensor, "*data"],
         resamplings: int = 1,
     ):
-        if isinstance(sampler, Projected):
-            raise ValueError("Projected leaves the steps to its solver: use Projected(Replacement(solver, …)).")
-        if isinstance(sampler, RK45):
-            raise ValueError(f"{sampler!r} chooses its own steps: replacement needs a fixed-step sampler.")
         if resamplings < 1:
             raise ValueError(f"every step is taken at least once: got resamplings = {resamplings}.")
         self.known = require_mask(known, tuple(images.shape[1:]))
-        self.sampler, self.images, self.resamplings = sampler, images, resamplings
-        self.order, self.sigma_space = sampler.order, sampler.sigma_space
+        self.sampler, self.images, self.resamplings = require_stepwise(sampler, "Replacement"), images, resamplings
+        self.order = sampler.order
         self.stochastic, self.evaluations = True, sampler.evaluations * resamplings
 
     def coefficients(self, process, t, s):

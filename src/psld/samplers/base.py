@@ -16,7 +16,7 @@ from psld.noise import SeededNoise
 from psld.predictions import ScoreModel
 from psld.processes import Process
 
-__all__ = ["Noise", "Plan", "Sampler", "Samples", "Watcher", "reverse_drift"]
+__all__ = ["Noise", "Plan", "Sampler", "Samples", "Watcher", "require_stepwise", "reverse_drift"]
 
 Noise = Callable[[], Tensor]
 """Each call returns fresh standard normal draws of the shape of the state, (B, k, *data)."""
@@ -50,12 +50,14 @@ class Sampler(ABC):
         stochastic: whether steps draw noise.
         evaluations: network calls a step.
         sigma_space: whether it walks in the statistic y instead of in the states of the process.
+        stepwise: whether a sampler around it may call its `step`; not where it chooses its steps or leaves them to another.
     """
 
     order: int
     stochastic: bool
     evaluations: int = 1
     sigma_space: bool = False
+    stepwise: bool = True
 
     @abstractmethod
     def coefficients(self, process: Process, t: Float[Tensor, " n"], s: Float[Tensor, " n"]) -> Any:
@@ -172,6 +174,19 @@ def finish(model: ScoreModel, z: Tensor, grid: Grid, nfe: Tensor) -> Samples:
         return Samples(prediction.x0, z, nfe + 1)
     z = z - end * reverse_drift(model.process, z, prediction.score, end)
     return Samples(model.process.project(z), z, nfe + 1)
+
+
+def require_stepwise(sampler: Sampler, wrapper: str) -> Sampler:
+    """The sampler itself, if one around it can take its steps.
+
+    Raises:
+        ValueError: it chooses its steps, or leaves them to a solver.
+    """
+    if sampler.sigma_space:
+        raise ValueError(f"Projected leaves the steps to its solver: use Projected({wrapper}(solver, …)).")
+    if not sampler.stepwise:
+        raise ValueError(f"{sampler!r} chooses its own steps: {wrapper} needs a fixed-step sampler.")
+    return sampler
 
 
 def reverse_drift(process: Process, z: Tensor, score: Tensor, t: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from psld.kernels import mix
-from psld.samplers.base import Sampler
+from psld.samplers.base import Sampler, require_stepwise
 
 __all__ = ["Langevin"]
 
@@ -39,7 +39,7 @@ class Langevin(Sampler):
         corrections: how many after each step, one evaluation each.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of its range, or a predictor without fixed steps of its own.
     """
 
     stochastic = True
@@ -47,7 +47,8 @@ class Langevin(Sampler):
     def __init__(self, predictor: Sampler, size: float = 0.05, corrections: int = 1):
         if not 0.0 < size < 1.0 or corrections < 1:
             raise ValueError(f"size must lie in (0, 1) and corrections be at least 1: got {size}, {corrections}.")
-        self.predictor, self.size, self.corrections = predictor, size, corrections
+        self.predictor = require_stepwise(predictor, "Langevin")
+        self.size, self.corrections = size, corrections
         self.order, self.evaluations = predictor.order, predictor.evaluations + corrections
 
     def coefficients(self, process, t, s):

@@ -56,6 +56,7 @@ class Projected(Sampler):
     """
 
     sigma_space = True
+    stepwise = False
 
     def __init__(self, solver: Sampler, ancillary: Ancillary = "once"):
         if ancillary not in ("once", "fresh", "mean"):

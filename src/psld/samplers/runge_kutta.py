@@ -36,6 +36,7 @@ class RK45(Sampler):
 
     order = 5
     stochastic = False
+    stepwise = False
 
     def __init__(
         self,
