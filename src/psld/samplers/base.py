@@ -50,7 +50,7 @@ class Sampler(ABC):
         stochastic: whether steps draw noise.
         evaluations: network calls a step.
         sigma_space: whether it walks in the statistic y instead of in the states of the process.
-        stepwise: whether a sampler around it may call its `step`; not where it chooses its steps or leaves them to another.
+        stepwise: whether a sampler around it may call its `step`; not where it, or its solver, chooses the steps.
     """
 
     order: int
