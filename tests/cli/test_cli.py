@@ -174,6 +174,12 @@ def test_two_processes_draw_what_one_does(trained):
     assert [path.read_bytes() for path in pictures[0]] == [path.read_bytes() for path in pictures[1]]
 
 
+def test_a_configuration_without_its_option_is_refused(trained, capsys):
+    for command in ("train", "train-classifier"):
+        assert main([command, str(trained / "small.yaml"), "--run", str(trained / "other")]) == 1
+        assert f"psld {command} --config {trained / 'small.yaml'} --run RUN" in capsys.readouterr().err
+
+
 def test_bench_is_resumed(tmp_path, capsys):
     command = ["bench", "samplers", "--data", "ring", "--num", "20", "--exact", "8", "--processes", "PSLD-0.01"]
     command += ["--only", "Exponential(order=2), log-snr", "RVV", "Conjugate ones", "--out", str(tmp_path / "bench")]

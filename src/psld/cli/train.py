@@ -61,8 +61,10 @@ def parsed(options: ArgumentParser, arguments: list[str]) -> Namespace:
     """The configuration that the arguments make, presets and limits put in.
 
     Raises:
-        ValueError: there is no such preset, or the limit is no number of steps.
+        ValueError: there is no such preset, the limit is no number of steps, or a file without --config.
     """
+    if arguments and not arguments[0].startswith("-"):
+        raise ValueError(f"a configuration is given with --config: {options.prog} --config {arguments[0]} --run RUN.")
     config = options.parse_args(with_preset(arguments))
     if config.limit is not None:
         limit(config, config.limit)
