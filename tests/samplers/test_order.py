@@ -35,7 +35,7 @@ from psld.samplers import (
 
 CHAIN = HigherOrderLangevin(3)
 PROCESSES = [VPSDE(), CLD(), PSLD(0.01), PSLD(0.25), CHAIN]
-PHASE_SPACE = PROCESSES[1:]
+PHASE_SPACE = [CLD(), PSLD(0.01), pytest.param(PSLD(0.25), marks=pytest.mark.slow), CHAIN]
 SAMPLERS = [
     EulerMaruyama(),
     SSCS(),
@@ -103,7 +103,11 @@ def test_declared_order_of_splitting(sampler, process):
     check(sampler, process)
 
 
-@pytest.mark.parametrize("process", PROCESSES[:4], ids=repr)
+@pytest.mark.parametrize(
+    "process",
+    [VPSDE(), PSLD(0.01), *(pytest.param(process, marks=pytest.mark.slow) for process in (CLD(), PSLD(0.25)))],
+    ids=repr,
+)
 def test_declared_order_with_churn(process):
     check(Heun(churn=1.0), process)
 
