@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 
 from psld.kernels import Kernel, mix, per_sample, product
 from psld.noise import Generators, standard_normal
-from psld.predictions import ScoreModel, input_dtype
+from psld.predictions import ScoreModel, in_own_precision
 from psld.processes import Conditioning, Process
 
 __all__ = [
@@ -328,8 +328,7 @@ class CrossEntropy(Objective):
         kernel = model.process.marginal(t, "hsm", model.jitter)
         noise = standard_normal((len(x0), model.process.k, *x0.shape[1:]), generator, x0.dtype).to(x0.device)
         z_t = kernel.sample(model.process.lift(x0), noise)
-        dtype = input_dtype(model.network, z_t)
-        logits = model.network(z_t.to(dtype), t.to(z_t.device, dtype), **condition)
+        logits = in_own_precision(model.network, z_t, t, **condition)
         if logits.ndim != 2 or len(logits) != len(x0):
             raise ValueError(
                 f"a classifier must return logits ({len(x0)}, classes) for {len(x0)} states: got "

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from psld.kernels import Kernel, mix, outer
 from psld.processes import Conditioning, Process, Times, statistic_weights
 
-__all__ = ["Clamped", "Prediction", "Predicts", "ScoreModel", "input_dtype"]
+__all__ = ["Clamped", "Prediction", "Predicts", "ScoreModel", "in_own_precision"]
 
 Predicts = Literal["eps", "score", "x0", "denoiser"]
 
@@ -168,9 +168,7 @@ class ScoreModel:
             )
         if tables.sigma is not None and tables.weights is not None:
             return self.denoise(mix(tables.weights.unsqueeze(-2), z)[:, 0], tables.sigma, **condition)
-        dtype = input_dtype(self.network, z)
-        times = self.process.times(t).to(z.device, dtype).expand(len(z))
-        out = self.network(z.to(dtype), times, **condition)
+        out = in_own_precision(self.network, z, self.process.times(t), **condition)
         rows = {"x0": {1}, "score": {self.process.k}, "eps": {self.process.k, self.process.noisy_rows}}[self.predicts]
         self._require(out, [(len(z), r, *z.shape[2:]) for r in sorted(rows)])
         return out.to(z.dtype)
@@ -183,8 +181,7 @@ class ScoreModel:
         """
         if self.predicts != "denoiser":
             raise ValueError(f"denoise is for models of predicts='denoiser': this one predicts {self.predicts!r}.")
-        dtype = input_dtype(self.network, y)
-        out = self.network(y.to(dtype), torch.as_tensor(sigma).to(y.device, dtype).expand(len(y)), **condition)
+        out = in_own_precision(self.network, y, torch.as_tensor(sigma), **condition)
         self._require(out, [tuple(y.shape)])
         return out.to(y.dtype)
 
@@ -233,7 +230,10 @@ def _posterior_mean(kernel: Kernel, z: Tensor, eps: Tensor) -> Tensor:
     return (mix(weights @ whitener, z) - mix(weights, eps))[:, 0]
 
 
-def input_dtype(network: nn.Module | Callable[..., Tensor], z: Tensor) -> torch.dtype:
-    """The precision of a network's weights, which is that of its inputs; that of z where it has none."""
+def in_own_precision(
+    network: nn.Module | Callable[..., Tensor], z: Tensor, t: Float[Tensor, "*B"], **condition: Any
+) -> Tensor:
+    """network(z, t) with both in the precision of its weights (that of z where it has none), one t a sample."""
     parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
-    return next((p.dtype for p in parameters if p.is_floating_point()), z.dtype)
+    dtype = next((p.dtype for p in parameters if p.is_floating_point()), z.dtype)
+    return network(z.to(dtype), t.to(z.device, dtype).expand(len(z)), **condition)

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.predictions import Prediction, ScoreModel, input_dtype
+from psld.predictions import Prediction, ScoreModel, in_own_precision
 from psld.processes import Process, Times
 
 __all__ = ["ClassifierGuidance"]
@@ -82,15 +82,13 @@ class ClassifierGuidance(ScoreModel):
 
     def gradient(self, z: Float[Tensor, "B k *data"], t: Times) -> Float[Tensor, "B k *data"]:
         """∇_z log softmax(logits / T) of the label."""
-        dtype = input_dtype(self.classifier, z)
-        times = self.process.times(t).to(z.device, dtype).expand(len(z))
         with torch.enable_grad():
-            state = z.detach().to(dtype).requires_grad_()
-            logits = self.classifier(state, times)
+            state = z.detach().requires_grad_()
+            logits = in_own_precision(self.classifier, state, self.process.times(t))
             self._require_label(logits.shape[1])
             chosen = (logits / self.temperature).log_softmax(1)[:, self.label]
             (gradient,) = torch.autograd.grad(chosen.sum(), state)
-        return gradient.to(z.dtype)
+        return gradient
 
     def _require_label(self, classes: int | None) -> None:
         if self.label < 0 or (classes is not None and self.label >= classes):
