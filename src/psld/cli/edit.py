@@ -27,9 +27,7 @@ def parser() -> ArgumentParser:
     """Options of `psld edit`."""
     options = ArgumentParser(prog="psld edit", description=DESCRIPTION)
     options.epilog = EPILOG
-    add_picture_arguments(
-        options, "an image, a folder of images, or data as for psld evaluate --against: digits, .npz …"
-    )
+    add_picture_arguments(options)
     options.add_argument("--start", type=float, required=True, help="time to perturb to; T (1) keeps hardly anything")
     options.set_defaults({"steps": 100})
     return options

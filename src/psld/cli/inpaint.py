@@ -48,9 +48,7 @@ def parser() -> ArgumentParser:
     """Options of `psld inpaint`."""
     options = ArgumentParser(prog="psld inpaint", description=DESCRIPTION)
     options.epilog = EPILOG
-    add_picture_arguments(
-        options, "an image, a folder of images, or data as for psld evaluate --against: digits, .npz …"
-    )
+    add_picture_arguments(options)
     options.add_argument(
         "--mask", type=str, required=True, help=f"{', '.join(NAMES)}; or a PNG, white where pixels are known"
     )
@@ -66,11 +64,7 @@ def parser() -> ArgumentParser:
     options.add_argument(
         "--noise", type=float | None, default=None, help="of posterior guidance: std of known pixels in [−1, 1] (0.05)"
     )
-    options.add_argument(
-        "--degraded", type=bool, default=False, nargs="?", const=True, help="nothing true is under the mask"
-    )
-    add_method_arguments(options)
-    options.set_defaults({"sampler": {"class_path": "Ancestral"}, "steps": 100})
+    add_method_arguments(options, degraded="nothing true is under the mask")
     return options
 
 
@@ -78,9 +72,8 @@ def run(arguments: list[str]) -> int:
     """Fill in what is missing; returns 0."""
     options = parser()
     config = options.parse_args(arguments)
-    owners = {name: ("method", [method]) for name, (method, _) in OWN.items()}
-    owners |= {"resamplings": ("method", ["replacement"]), "noise": ("method", ["mmps", "pigdm", "dps"])}
-    require_own_options(config, owners)
+    guidance = ["mmps", "pigdm", "dps"]
+    require_own_options(config, {"resamplings": ("method", ["replacement"]), "noise": ("method", guidance)})
     resamplings = 5 if config.resamplings is None else config.resamplings
     config.noise = 0.05 if config.noise is None else config.noise
     job = opened(options, config)

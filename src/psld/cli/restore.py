@@ -48,9 +48,7 @@ def parser() -> ArgumentParser:
     """Options of `psld restore`."""
     options = ArgumentParser(prog="psld restore", description=DESCRIPTION)
     options.epilog = EPILOG
-    add_picture_arguments(
-        options, "an image, a folder of images, or data as for psld evaluate --against: digits, .npz …"
-    )
+    add_picture_arguments(options)
     options.add_argument(
         "--task", type=Literal["super-resolution", "deblur", "colorize"], required=True, help="what was done to images"
     )
@@ -64,12 +62,8 @@ def parser() -> ArgumentParser:
         "--blur_std", type=float | None, default=None, help="of deblur: std in pixels; edges wrap around (1)"
     )
     options.add_argument("--noise", type=float, default=0.05, help="std of the measurement, of values in [−1, 1]")
-    options.add_argument(
-        "--degraded", type=bool, default=False, nargs="?", const=True, help="IMAGES are the measurements themselves"
-    )
     options.add_argument("--method", type=Literal["mmps", "pigdm", "dps"], default="mmps", help="posterior guidance")
-    add_method_arguments(options)
-    options.set_defaults({"sampler": {"class_path": "Ancestral"}, "steps": 100})
+    add_method_arguments(options, degraded="IMAGES are the measurements themselves")
     return options
 
 
@@ -77,9 +71,7 @@ def run(arguments: list[str]) -> int:
     """Restore what is missing; returns 0."""
     options = parser()
     config = options.parse_args(arguments)
-    owners = {name: ("method", [method]) for name, (method, _) in OWN.items()}
-    owners |= {"factor": ("task", ["super-resolution"]), "blur_std": ("task", ["deblur"])}
-    require_own_options(config, owners)
+    require_own_options(config, {"factor": ("task", ["super-resolution"]), "blur_std": ("task", ["deblur"])})
     job = opened(options, config)
     operator = chosen_operator(config, job.shape)
     measured_shape = tuple(operator.forward(torch.zeros(1, *job.shape)).shape[1:])

@@ -23,7 +23,7 @@ from psld.guidance.operators import LinearOperator
 from psld.guidance.posterior import DPS, MMPS, PiGDM, PosteriorGuidance
 from psld.predictions import Clamped, ScoreModel
 from psld.pretrained.published import published_checkpoint
-from psld.samplers import RK45, Projected, Sampler, Samples
+from psld.samplers import Projected, Sampler, Samples
 from psld.training.devices import launch
 
 if TYPE_CHECKING:
@@ -59,9 +59,10 @@ METHODS: dict[str, type[PosteriorGuidance]] = {"mmps": MMPS, "pigdm": PiGDM, "dp
 OWN = {"iterations": ("mmps", "iterations"), "data_std": ("pigdm", "data_std"), "zeta": ("dps", "step")}
 
 
-def add_picture_arguments(options: ArgumentParser, images: str) -> None:
+def add_picture_arguments(options: ArgumentParser) -> None:
     """Run, pictures, OUT, draws, and what `psld sample` draws with."""
     options.add_argument("run", type=str, help="run, checkpoint or weights folder, or a published name")
+    images = "an image, a folder of images, or data as for psld evaluate --against: digits, .npz …"
     options.add_argument("images", type=str, help=images)
     options.add_argument("--out", type=str, required=True, help="folder to write: new, or of the same command before")
     options.add_argument("--num", type=int | None, default=None, help="how many of the images, the first; or all")
@@ -70,11 +71,13 @@ def add_picture_arguments(options: ArgumentParser, images: str) -> None:
     add_sampling_arguments(options)
 
 
-def add_method_arguments(options: ArgumentParser) -> None:
-    """What belongs to one method of posterior guidance each."""
+def add_method_arguments(options: ArgumentParser, degraded: str) -> None:
+    """--degraded, with this help; what belongs to one method of posterior guidance each; and how draws are made."""
+    options.add_argument("--degraded", type=bool, default=False, nargs="?", const=True, help=degraded)
     options.add_argument("--iterations", type=int | None, default=None, help="of mmps: of conjugate gradients (5)")
     options.add_argument("--data_std", type=float | None, default=None, help="of pigdm: std of a pixel (1)")
     options.add_argument("--zeta", type=float | None, default=None, help="of dps: ζ of the paper (1 / noise²)")
+    options.set_defaults({"sampler": {"class_path": "Ancestral"}, "steps": 100})
 
 
 def require_own_options(config, owners: Mapping[str, tuple[str, Sequence[str]]]) -> None:
@@ -82,12 +85,13 @@ def require_own_options(config, owners: Mapping[str, tuple[str, Sequence[str]]])
 
     Args:
         config: of the command.
-        owners: name of such an option → the option that chooses, and its values that use it.
+        owners: name of such an option → the option that chooses, and its values that use it; beside those of methods.
 
     Raises:
         ValueError: it was given beside another choice.
     """
-    for name, (choice, values) in owners.items():
+    of_methods = {name: ("method", [method]) for name, (method, _) in OWN.items()}
+    for name, (choice, values) in {**of_methods, **owners}.items():
         if config[name] is not None and config[choice] not in values:
             raise ValueError(f"--{name} is for --{choice} {' or '.join(values)}: leave it out for {config[choice]}.")
 
@@ -254,7 +258,7 @@ def draw_missing(
 
 
 def _chooses_steps(sampler: Sampler) -> bool:
-    return isinstance(sampler.solver if isinstance(sampler, Projected) else sampler, RK45)
+    return not (sampler.solver if isinstance(sampler, Projected) else sampler).stepwise
 
 
 def _batches(indices: Sequence[int], size: int, draws: int, apart: bool) -> Iterator[list[int]]:
