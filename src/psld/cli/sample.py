@@ -162,9 +162,7 @@ def run(arguments: list[str]) -> int:
             raise ValueError(f"--temperature {config.temperature} is of a classifier: give --classifier.")
         model = guided(model, config.label, config.guidance)
     else:
-        device = str(fabric.device)
-        options_given = (config.label, config.guidance, config.temperature)
-        model = guided_by_classifier(model, shape, config.classifier, *options_given, device)
+        model = guided_by_classifier(model, shape, config, str(fabric.device))
     grid = sampler.grid(config.grid, model.process, config.steps)
     if fabric.is_global_zero:
         settings = provenance(config, checkpoint, sampler, grid) | {"format": config.format}
@@ -218,32 +216,24 @@ def guided(model: ScoreModel, label: int | None, guidance: float | None) -> Scor
     return ClassifierFreeGuidance(model, label, classes, scale)
 
 
-def guided_by_classifier(
-    model: ScoreModel,
-    shape: tuple[int, ...],
-    path: str,
-    label: int | None,
-    guidance: float | None,
-    temperature: float | None,
-    device: str,
-) -> ScoreModel:
-    """The model guided to a class by the classifier of a run. A model with labels of its own is taken without.
+def guided_by_classifier(model: ScoreModel, shape: tuple[int, ...], config, device: str) -> ScoreModel:
+    """The model guided to --label by --classifier. A model with labels of its own is taken without.
 
     Raises:
         FileNotFoundError: there is no run.
         ValueError: no label, or one the classifier does not have; a run of a score model, of another process or of
             other images; a scale or a temperature out of range.
     """
-    if label is None:
-        raise ValueError(f"--classifier {path} needs a class to guide to: give --label.")
-    classifier, process, known = load_classifier(path, device)
+    if config.label is None:
+        raise ValueError(f"--classifier {config.classifier} needs a class to guide to: give --label.")
+    network, process, known = load_classifier(config.classifier, device)
     if known != shape:
         raise ValueError(
-            f"{path} classifies images of {known[1]}×{known[2]} pixels and {known[0]} channel(s), and the run draws "
-            f"{shape[1]}×{shape[2]} and {shape[0]}: train a classifier on images of its size."
+            f"{config.classifier} classifies images of {known[1]}×{known[2]} pixels and {known[0]} channel(s), and the "
+            f"run draws {shape[1]}×{shape[2]} and {shape[0]}: train a classifier on images of its size."
         )
-    scale = 1.0 if guidance is None else guidance
-    return ClassifierGuidance(model, classifier, label, scale, 1.0 if temperature is None else temperature, process)
+    scale, temperature = (1.0 if given is None else given for given in (config.guidance, config.temperature))
+    return ClassifierGuidance(model, network, config.label, scale, temperature, process)
 
 
 def own_share(count: int, present: set[int], rank: int, ranks: int) -> list[int]:
