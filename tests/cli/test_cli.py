@@ -13,11 +13,11 @@ import torch
 import yaml
 from PIL import Image
 
+from interrupted import killed_at_the_second_batch
 from psld.cli import main
 from psld.cli.configuration import load_model, published_config
 from psld.cli.sample import own_share
 from psld.grids import Grid
-from psld.samplers import Sampler
 
 SMALL = {
     "seed": 3,
@@ -76,16 +76,7 @@ def test_sample_goes_on_with_what_is_missing(trained, kind, monkeypatch):
     command = ["sample", str(trained / "run"), "--steps", "3", "--format", kind, "--batch_size", "2"]
     whole, parts = trained / f"whole-{kind}", trained / f"parts-{kind}"
     assert main([*command, "--num", "7", "--out", str(whole)]) == 0
-    draw, calls = Sampler.sample, []
-
-    def killed(*arguments, **options):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return draw(*arguments, **options)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Sampler, "sample", killed)
+    with killed_at_the_second_batch(monkeypatch):
         main([*command, "--num", "5", "--out", str(parts)])
     for num in ("5", "7"):
         assert main([*command, "--num", num, "--out", str(parts)]) == 0

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from interrupted import killed_at_the_second_batch
 from psld.cli import main
 from psld.cli.configuration import load_model
 from psld.evaluation.pictures import to_bytes
@@ -125,16 +126,7 @@ def test_it_goes_on_with_what_is_missing(pictures, tmp_path, monkeypatch, capsys
     folder, _ = pictures
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert main(command(folder, whole, "--batch_size", "3")) == 0
-    draw, calls = Sampler.sample, []
-
-    def killed(*arguments, **options):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return draw(*arguments, **options)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Sampler, "sample", killed)
+    with killed_at_the_second_batch(monkeypatch):
         main(command(folder, parts, "--batch_size", "3"))
     first = sorted((parts / "images").iterdir())
     before = [path.stat().st_mtime_ns for path in first]
