@@ -14,8 +14,8 @@ __all__ = ["Patched"]
 class Patched(nn.Module):
     """`network` on images of 1/size the side and size² the channels, its output put back together.
 
-    Most of a U-Net's time goes to its widest level, for pixels that look like their neighbours. With size 2 that level
-    is not there: the digits of MNIST cost a quarter of the operations, at the same width.
+    Most of a U-Net's time goes to its largest level, for pixels that look like their neighbours. With size 2 every
+    level has a quarter of the pixels.
 
     Args:
         network: called with (B, k, size² C, H/size, W/size); returns (B, r, size² C, H/size, W/size).
