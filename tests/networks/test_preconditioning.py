@@ -129,6 +129,40 @@ def test_zero_network_is_the_exact_model_of_gaussian_data(process):
     torch.testing.assert_close(of_image, truth, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("process", [PSLD(0.01), HigherOrderLangevin(3), EDM(80.0)], ids=repr)
+def test_zero_network_is_the_exact_model_of_gaussian_data_with_a_mean(process):
+    from psld import exact
+
+    t = FRACTIONS[10:] * process.T
+    z = process.perturb(
+        torch.randn(len(t), 3, dtype=torch.float64) - 0.8, t, torch.randn(len(t), process.k, 3, dtype=torch.float64)
+    )
+    truth = exact.Gaussian(-0.8, 0.6, shape=(3,)).model(process)(z, t).x0
+    network = MLP(process.k, 3, out_variables=1, width=8).double()
+    state = PreconditionedState(network, process, 0.6, mean_data=-0.8)
+    torch.testing.assert_close(ScoreModel(state, process, "x0")(z, t).x0, truth, rtol=1e-7, atol=1e-7)
+    image = Preconditioned(MLP(1, 3, width=8).double(), 0.6, mean_data=-0.8)
+    torch.testing.assert_close(ScoreModel(image, process, "denoiser")(z, t).x0, truth, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("process", [PSLD(0.01), HigherOrderLangevin(3)], ids=repr)
+def test_of_data_with_a_mean_the_network_sees_what_it_sees_of_centred_data(process):
+    """Shifting data and mean by μ shifts the answer by μ and changes no input."""
+    t, mean = FRACTIONS[10:] * process.T, -0.8
+    z = torch.randn(len(t), process.k, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    shifted = z + mean * process.marginal(t).mean_map[..., 0, None]
+    centred, with_mean = Recorder(), Recorder()
+    first = PreconditionedState(centred, process, 0.6)(z, t)
+    second = PreconditionedState(with_mean, process, 0.6, mean_data=mean)(shifted, t)
+    torch.testing.assert_close(with_mean.x, centred.x, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(second, first + mean, rtol=1e-5, atol=1e-5)
+
+
+def test_a_mean_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="mean_data"):
+        Preconditioned(Recorder(), mean_data=math.inf)
+
+
 def test_one_time_for_all_is_as_one_time_each():
     process, network = PSLD(), Recorder()
     wrapped = PreconditionedState(network, process)

@@ -25,19 +25,21 @@ __all__ = ["Preconditioned", "PreconditionedState", "StateCoefficients"]
 class Preconditioned(nn.Module):
     """D(y; σ) from any network, for predicts="denoiser".
 
-        D(y; σ) = s²/(s² + σ²) y + sσ/√(s² + σ²) F( y/√(s² + σ²); ¼ log σ )
+        D(y; σ) = μ + s²/(s² + σ²) (y − μ) + sσ/√(s² + σ²) F( (y − μ)/√(s² + σ²); ¼ log σ )
 
     F is called as every network here: with a state of one variable, (B, 1, *data), and one number a sample.
 
     Args:
         network: F, e.g. a UNet with in_channels = out_channels = C. Its zero start makes D the best linear denoiser.
-        sigma_data: s, the root mean square of the data (about 0, their mean counts): 0.5 for CIFAR-10 in [−1, 1].
+        sigma_data: s, the root mean square of the data about mean_data: 0.5 for CIFAR-10 in [−1, 1].
         sigma_min, sigma_max: F is told a σ within these; beyond them it is told the nearest, and c_skip, c_out and c_in
             go on exactly. So a process that starts at σ = 250 asks F nothing it was not trained on.
         log_embedding: F takes the logarithm of its second input itself, as a Fourier embedding does: it gets σ^¼.
+        mean_data: μ, the mean of the data. With EDM's 0, F learns a mean like that of MNIST (−0.8 in [−1, 1]) at every
+            σ before it learns anything else.
 
     Raises:
-        ValueError: a scale is not positive, or sigma_min is not below sigma_max.
+        ValueError: a scale is not positive, sigma_min is not below sigma_max, or the mean is not finite.
     """
 
     def __init__(
@@ -47,10 +49,11 @@ class Preconditioned(nn.Module):
         sigma_min: float = 0.002,
         sigma_max: float = 80.0,
         log_embedding: bool = False,
+        mean_data: float = 0.0,
     ):
         super().__init__()
-        _require_scales(sigma_data, sigma_min, sigma_max)
-        self.network, self.sigma_data = network, sigma_data
+        _require_scales(sigma_data, sigma_min, sigma_max, mean_data)
+        self.network, self.sigma_data, self.mean_data = network, sigma_data, mean_data
         self.sigma_min, self.sigma_max, self.log_embedding = sigma_min, sigma_max, log_embedding
 
     @property
@@ -63,8 +66,9 @@ class Preconditioned(nn.Module):
         square = sigma.square() + self.sigma_data**2
         skip, out, scale = self.sigma_data**2 / square, self.sigma_data * sigma * square.rsqrt(), square.rsqrt()
         told = _told(sigma, self.sigma_min, self.sigma_max, self.log_embedding)
-        output = self.network((per_sample(scale, y) * y).unsqueeze(1), told, **condition)[:, 0]
-        return per_sample(skip, y) * y + per_sample(out, y) * output
+        centred = y - self.mean_data
+        output = self.network((per_sample(scale, y) * centred).unsqueeze(1), told, **condition)[:, 0]
+        return self.mean_data + per_sample(skip, y) * centred + per_sample(out, y) * output
 
 
 class StateCoefficients(NamedTuple):
@@ -79,7 +83,7 @@ class StateCoefficients(NamedTuple):
 class PreconditionedState(nn.Module):
     """E[x₀ | z_t] from any network of k variables, for predicts="x0".
 
-        x̂₀ = c_skip · z + c_out F(C_in z; ¼ log σ),      σ = σ(t) of the sufficient statistic y = w · z
+        x̂₀ = μ + c_skip · (z − Φ₀μ) + c_out F(C_in (z − Φ₀μ); ¼ log σ),      σ = σ(t) of the sufficient statistic w · z
 
         c_skip = s²/(s² + σ²) w,      c_out = sσ/√(s² + σ²),      C_in (Σ + s² Φ₀Φ₀ᵀ) C_inᵀ = I
 
@@ -89,10 +93,10 @@ class PreconditionedState(nn.Module):
     Args:
         network: F, called with (B, k, *data) and one number a sample; returns one variable, (B, 1, *data).
         process: of the states, the one the ScoreModel has. In a configuration it is filled in.
-        sigma_data, sigma_min, sigma_max, log_embedding: as for `Preconditioned`.
+        sigma_data, sigma_min, sigma_max, log_embedding, mean_data: as for `Preconditioned`.
 
     Raises:
-        ValueError: a scale is not positive, or sigma_min is not below sigma_max.
+        ValueError: a scale is not positive, sigma_min is not below sigma_max, or the mean is not finite.
     """
 
     def __init__(
@@ -103,10 +107,11 @@ class PreconditionedState(nn.Module):
         sigma_min: float = 0.002,
         sigma_max: float = 80.0,
         log_embedding: bool = False,
+        mean_data: float = 0.0,
     ):
         super().__init__()
-        _require_scales(sigma_data, sigma_min, sigma_max)
-        self.network, self.process, self.sigma_data = network, process, sigma_data
+        _require_scales(sigma_data, sigma_min, sigma_max, mean_data)
+        self.network, self.process, self.sigma_data, self.mean_data = network, process, sigma_data, mean_data
         self.sigma_min, self.sigma_max, self.log_embedding = sigma_min, sigma_max, log_embedding
 
     @property
@@ -130,10 +135,15 @@ class PreconditionedState(nn.Module):
         """x̂₀ as one variable, (B, 1, *data)."""
         together = bool((t == t[0]).all())  # so it is when sampling: one set of coefficients for all
         skip, out, inputs, sigma = self.coefficients(t[:1] if together else t)
+        # of Φ₀μ only the first input sees anything: w · Φ₀ = 1, and the others are noise alone
+        square = sigma.square() + self.sigma_data**2
+        shift, remaining = self.mean_data * square.rsqrt(), self.mean_data * sigma.square() / square
         sigma = sigma.to(z.device, z.dtype).expand(len(z))
         told = _told(sigma, self.sigma_min, self.sigma_max, self.log_embedding)
-        output = self.network(mix(inputs, z), told, **condition)
-        return mix(skip.unsqueeze(-2), z) + per_sample(out, z) * output
+        whitened = mix(inputs, z)
+        whitened[:, :1] -= per_sample(shift, whitened)
+        output = self.network(whitened, told, **condition)
+        return per_sample(remaining, z) + mix(skip.unsqueeze(-2), z) + per_sample(out, z) * output
 
 
 def _turn(direction: Float[Tensor, "*B k"]) -> Float[Tensor, "*B k k"]:
@@ -154,8 +164,10 @@ def _told(sigma: Tensor, low: float, high: float, log_embedding: bool) -> Tensor
     return within**0.25 if log_embedding else 0.25 * within.log()
 
 
-def _require_scales(sigma_data: float, sigma_min: float, sigma_max: float) -> None:
+def _require_scales(sigma_data: float, sigma_min: float, sigma_max: float, mean_data: float) -> None:
     if not (math.isfinite(sigma_data) and sigma_data > 0):
         raise ValueError(f"sigma_data must be positive: got {sigma_data}. It is the root mean square of the data.")
+    if not math.isfinite(mean_data):
+        raise ValueError(f"mean_data must be finite: got {mean_data}. It is the mean of the data.")
     if not 0 < sigma_min < sigma_max:
         raise ValueError(f"needs 0 < sigma_min < sigma_max: got {sigma_min} and {sigma_max}.")
