@@ -13,7 +13,7 @@ from psld.pretrained.published import FOLDER
 from psld.training import latest_checkpoint
 from psld.training.checkpoint import AVERAGED, CONFIG, has_checkpoint
 
-__all__ = ["CONFIGS", "publish", "trained"]
+__all__ = ["CONFIGS", "publish", "trained", "write_card"]
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -46,5 +46,11 @@ def publish(name: str, run: Path, about: str, lines: Sequence[str], command: str
     if data_root is not None:
         config["data"]["init_args"]["root"] = data_root
     (out / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_card(name, about, lines, command)
+
+
+def write_card(name: str, about: str, lines: Sequence[str], command: str) -> None:
+    """The README of a published checkpoint; arguments as for `publish`."""
     card = [f"# {name}", "", about, "", f"    psld sample {name} --num 64 --steps 20 --out runs/{name}", "", *lines]
-    (out / "README.md").write_text("\n".join([*card, "", f"Made by `{command}`.", ""]), encoding="utf-8")
+    text = "\n".join([*card, "", f"Made by `{command}`.", ""])
+    (FOLDER / name / "README.md").write_text(text, encoding="utf-8")
