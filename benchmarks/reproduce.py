@@ -55,7 +55,9 @@ def trained_run(name: str, seed: int, arguments: argparse.Namespace) -> Path:
     return trained(CONFIG, arguments.out / f"{name}-{seed}", [*PROCESSES[name], "--seed", str(seed), *steps])
 
 
-def measure(run: Path | str, name: str, seed: int, cells: list[dict], arguments: argparse.Namespace, judge: Judge) -> None:
+def measure(
+    run: Path | str, name: str, seed: int, cells: list[dict], arguments: argparse.Namespace, judge: Judge
+) -> None:
     """The cells of a run that are not there yet."""
     network, _ = load_model(run)
     done = {(cell["sampler"], cell["budget"]) for cell in cells if (cell["process"], cell["seed"]) == (name, seed)}
