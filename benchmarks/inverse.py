@@ -1,20 +1,25 @@
 """Inverse problems: which methods draw from the conditional law, and inpainting of digits.
 
     python benchmarks/inverse.py runs/inverse
+    python benchmarks/inverse.py runs/inverse --part digits --count 120 --nfe 20 --methods replacement pigdm
 
-Each cell is a JSON file in that folder, so the command goes on where it was stopped; at the end it prints the tables.
+Each cell is a JSON file in that folder, so the command goes on where it was stopped, and takes from another choice of
+methods and networks what is there already; it prints the tables as it goes.
 
 consistency: digits mixture with exact scores, whose law given a measurement is known in closed form. Energy distance
     between draws of a method and draws of that law, over its floor: that between two sets of draws of the law.
 digits: the centre of held-out digits by the published networks. Fréchet distance of the completed images in the
-    features of the digit classifier, error of the filled-in pixels, spread of several draws of one image.
+    features of the digit classifier, error of the filled-in pixels, spread of several draws of one image, and the
+    processor time of the cell.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from cells import cell
@@ -98,24 +103,39 @@ def consistency(process: str, task: str, method: str) -> dict:
     return {"distance": sum(distances) / OBSERVATIONS, "floor": sum(floors) / OBSERVATIONS}
 
 
-FILLING: dict[str, Callable[[ScoreModel, torch.Tensor], tuple[Sampler, ScoreModel]]] = {
-    "replacement": lambda model, x: (Replacement(Ancestral(), x, KNOWN), Clamped(model)),
-    "replacement, 5 resamplings": lambda model, x: (Replacement(Ancestral(), x, KNOWN, 5), Clamped(model)),
-    "ΠGDM": lambda model, x: (Ancestral(), Clamped(PiGDM(model, Mask(KNOWN), x[:, KNOWN], 0.05))),
-    "MMPS": lambda model, x: (Ancestral(), Clamped(MMPS(model, Mask(KNOWN), x[:, KNOWN], 0.05, 3))),
+class Filling(NamedTuple):
+    """A way to fill in the centre: its title, how often each step is taken, and what it draws images like x with."""
+
+    title: str
+    resamplings: int
+    build: Callable[[ScoreModel, torch.Tensor], tuple[Sampler, ScoreModel]]
+
+
+FILLING = {
+    "replacement": Filling("replacement", 1, lambda model, x: (Replacement(Ancestral(), x, KNOWN), Clamped(model))),
+    "resampled": Filling(
+        "replacement, 5 resamplings", 5, lambda model, x: (Replacement(Ancestral(), x, KNOWN, 5), Clamped(model))
+    ),
+    "pigdm": Filling("ΠGDM", 1, lambda model, x: (Ancestral(), Clamped(PiGDM(model, Mask(KNOWN), x[:, KNOWN], 0.05)))),
+    "mmps": Filling("MMPS", 1, lambda model, x: (Ancestral(), Clamped(MMPS(model, Mask(KNOWN), x[:, KNOWN], 0.05, 3)))),
 }
-COPIES = 8
+NETWORKS = ("vp-digits", "cld-digits", "psld-digits")
+COPIES, TOGETHER = 8, 30  # draws of an image, images at a time
 
 
 def digits(name: str, method: str, nfe: int, count: int) -> dict:
     """Fréchet distance to the training images, error and spread of filled-in pixels, known pixels unchanged."""
     model, _ = load_model(name)
     train, x0 = Digits("train"), Digits("heldout").images[:count].double()
-    repeated = x0.repeat_interleave(COPIES, 0)
-    resamplings = 5 if "5 resamplings" in method else 1
+    repeated, (_, resamplings, build) = x0.repeat_interleave(COPIES, 0), FILLING[method]
     grid = log_snr(model.process, (nfe - 1) // resamplings + 1)
-    sampler, conditioned = FILLING[method](model, repeated)
-    x = sampler.sample(conditioned, SHAPE, grid, range(len(repeated))).x.clamp(-1, 1)
+    tabulated, started = model.tabulate(grid.times), time.process_time()
+    drawn = []
+    for first in range(0, len(repeated), TOGETHER * COPIES):
+        own = repeated[first : first + TOGETHER * COPIES]
+        sampler, conditioned = build(tabulated, own)
+        drawn.append(sampler.sample(conditioned, SHAPE, grid, range(first, first + len(own))).x.clamp(-1, 1))
+    x, seconds = torch.cat(drawn), time.process_time() - started
     filled = torch.where(KNOWN, repeated, x)
     classifier, _ = bundled_classifier("digits")
     with torch.no_grad():
@@ -129,6 +149,7 @@ def digits(name: str, method: str, nfe: int, count: int) -> dict:
         "spread": float(unknown.std(1).square().mean().sqrt()),
         "known": float((x - repeated)[:, KNOWN].abs().max()),
         "nfe": grid.steps * resamplings + 1,
+        "processor_seconds": seconds,
     }
 
 
@@ -136,9 +157,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--part", choices=["consistency", "digits"], help="one of the two; both unless given")
-    parser.add_argument("--nfe", type=int, nargs="+", default=[20, 250])
-    parser.add_argument("--count", type=int, default=360, help="held-out digits")
+    parser.add_argument("--nfe", type=int, nargs="+", default=[20, 250], help="of digits")
+    parser.add_argument("--count", type=int, default=360, help="of digits: how many held-out images, 2 … 360")
+    parser.add_argument("--methods", nargs="+", choices=FILLING, default=list(FILLING), help="of digits")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS, help="of digits")
     options = parser.parse_args()
+    if not 2 <= options.count <= 360 or min(options.nfe) < 6:
+        parser.error(f"--count must be 2 … 360 and --nfe at least 6: got {options.count} and {options.nfe}")
     if options.part != "digits":
         print(f"| task | method | {' | '.join(PROCESSES)} |\n| --- | --- {'| --- ' * len(PROCESSES)}|")
         for task, operator in TASKS.items():
@@ -152,17 +177,25 @@ def main() -> None:
                     row.append(f"{found['distance']:.3g} ({found['distance'] / found['floor']:.1f})")
                 print(f"| {task} | {method} | {' | '.join(row)} |", flush=True)
     if options.part != "consistency":
-        print("\n| network | method | NFE | Fréchet (floor) | error | spread of 8 | known pixels, largest change |")
-        print("| --- | --- | --- | --- | --- | --- | --- |")
+        titles = (
+            "network",
+            "method",
+            "NFE",
+            "Fréchet (floor)",
+            "error",
+            "spread of 8",
+            "known pixels before they are put back, largest change",
+        )
+        print(f"\n| {' | '.join(titles)} | processor minutes |\n{'| --- ' * (len(titles) + 1)}|")
         for nfe in options.nfe:
-            for network in ("vp-digits", "cld-digits", "psld-digits"):
-                for method in FILLING:
+            for network in options.networks:
+                for method in options.methods:
                     name = f"digits-{network}-{method}-{nfe}-{options.count}".replace(" ", "_")
                     found = cell(options.out, name, lambda d=network, m=method, n=nfe: digits(d, m, n, options.count))
                     figures = f"{found['frechet']:.2f} ({found['floor']:.2f}) | {found['error']:.3f}"
                     print(
-                        f"| {network} | {method} | {found['nfe']} | {figures} | {found['spread']:.3f} | "
-                        f"{found['known']:.2g} |",
+                        f"| {network} | {FILLING[method].title} | {found['nfe']} | {figures} | "
+                        f"{found['spread']:.3f} | {found['known']:.2g} | {found['processor_seconds'] / 60:.1f} |",
                         flush=True,
                     )
 

@@ -9,9 +9,12 @@ import torch
 from PIL import Image
 
 from psld.cli import evaluate, main
+from psld.cli.configuration import load_model
 from psld.data import Digits
 from psld.evaluation.bundled import bundled_classifier
 from psld.evaluation.pictures import save_images
+from psld.predictions import Clamped, ScoreModel
+from psld.samplers import Exponential
 
 DRAWN = ["evaluate", "psld-digits", "--against", "digits", "--num", "40", "--grid", "optimised"]
 
@@ -89,6 +92,98 @@ def test_a_sweep_goes_on_where_it_was(tmp_path, monkeypatch):
     points = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
     assert [point["budget"] for point in points] == [5, 8]
     assert Image.open(tmp_path / "sweep.png").size[0] > 300
+
+
+def classes_apart(tmp_path):
+    """The digits of the training set as an .npz with labels, and as a folder a class."""
+    train = Digits("train")
+    pixels = ((train.images + 1) * 127.5).round().to(torch.uint8)
+    np.savez(tmp_path / "digits.npz", images=pixels.permute(0, 2, 3, 1).numpy(), labels=train.labels.numpy())
+    for label in range(10):
+        save_images(train.images[train.labels == label][:60], tmp_path / "folders" / str(label))
+
+
+def distance(images, others):
+    """Fréchet, by the nuclear norm of a product of centred features: tr (C C')^½ = ‖A A'ᵀ‖ with C = AᵀA."""
+    classifier, _ = bundled_classifier("digits")
+    pixels = (((x.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1 for x in (images, others))
+    features = [classifier.features(x.float()).detach().double() for x in pixels]
+    (a, mean), (b, other) = (((f - f.mean(0)) / (len(f) - 1) ** 0.5, f.mean(0)) for f in features)
+    cross = torch.linalg.matrix_norm(a @ b.mT, "nuc")
+    return float((mean - other).square().sum() + a.square().sum() + b.square().sum() - 2 * cross)
+
+
+CLASS = ["evaluate", "psld-digits-conditional", "--against", "digits", "--num", "40", "--label", "3"]
+
+
+def test_a_class_is_judged_by_data_of_that_class(tmp_path, capsys):
+    """Threes of the conditional model, made here without any guidance, against threes."""
+    model, _ = load_model("psld-digits-conditional")
+    told = ScoreModel(
+        lambda z, t: model.network(z.float(), t.float(), label=torch.full((len(z),), 3)).to(z),
+        model.process,
+        model.predicts,
+    )
+    grid = Exponential().grid("log-snr", model.process, 5)
+    drawn = Exponential().sample(Clamped(told), (1, 8, 8), grid, range(40)).x
+    train, held = Digits("train"), Digits("heldout")
+    threes = train.images[train.labels == 3]
+    assert main([*CLASS, "--steps", "5", "--floor", "digits", "--floor_split", "heldout", "--out", str(tmp_path)]) == 0
+    result, shown = written(tmp_path), capsys.readouterr().out
+    assert result["figures"]["Fréchet distance"] == pytest.approx(distance(drawn, threes), rel=1e-4)
+    floor = distance(held.images[held.labels == 3], threes)
+    assert result["floor"]["Fréchet distance"] == pytest.approx(floor, rel=1e-4)
+    assert "log-snr, class 3, guidance 1\n" in shown and f"data: {len(threes)} of digits, class 3\n" in shown
+    assert "(digits (heldout), class 3)" in shown
+    assert (
+        main(["evaluate", "digits", "--split", "heldout", *CLASS[2:4], *CLASS[6:], "--out", str(tmp_path / "d")]) == 0
+    )
+    assert written(tmp_path / "d")["figures"]["Fréchet distance"] == pytest.approx(floor, rel=1e-4)
+
+
+def test_results_of_classes_and_scales_are_kept_apart(tmp_path, monkeypatch):
+    out = ["--steps", "5", "--num", "16", "--out", str(tmp_path)]
+    for options in ([], ["--guidance", "2"], ["--label", "4"]):
+        assert main([*CLASS, *out, *options]) == 0
+    assert main([*CLASS[:-2], *out]) == 0
+    assert len(list(tmp_path.iterdir())) == 4
+    sweep = ["--sweep", "--only", "Exponential(order=2), optimised", "--nfe", "5", "--guidance", "1.5"]
+    assert main([*CLASS, *out, *sweep]) == 0
+    names = {path.name for path in tmp_path.glob("sweep*")}
+    assert names == {f"sweep-class-3-guidance-1.5.{kind}" for kind in ("json", "md", "png")}
+    monkeypatch.setattr(evaluate, "generate", lambda *_: pytest.fail("samples were drawn again"))
+    assert main([*CLASS, *out, "--guidance", "1"]) == 0  # what it is unless given
+
+
+def test_labels_of_arrays_and_folders_choose_the_class(tmp_path):
+    classes_apart(tmp_path)
+    train = Digits("train")
+    chosen = {"digits.npz": train.images[train.labels == 7], "folders": train.images[train.labels == 7][:60]}
+    held = Digits("heldout")
+    for source, images in chosen.items():
+        command = ["evaluate", "digits", "--split", "heldout", "--against", str(tmp_path / source), "--label", "7"]
+        assert main([*command, "--out", str(tmp_path / "out" / source)]) == 0
+        found = written(tmp_path / "out" / source)["figures"]["Fréchet distance"]
+        assert found == pytest.approx(distance(held.images[held.labels == 7], images), rel=1e-4)
+
+
+def test_classes_that_cannot_be_judged_are_refused_before_anything_is_measured(tmp_path, capsys, monkeypatch):
+    save_images(Digits("heldout").images[:4], tmp_path / "plain")
+    assert main(["stats", "digits", "--out", str(tmp_path / "s.npz")]) == 0
+    monkeypatch.setattr(evaluate, "statistics_of", lambda *_: pytest.fail("data were measured"))
+    run, images = CLASS[:4], ["evaluate", "digits", "--against", "digits"]
+    for command, message in (
+        ([*run, "--label", "10"], "labels are 0 … 9: got --label 10"),
+        ([*run, "--label", "3", "--guidance", "1e999"], "--guidance must be finite"),
+        ([*run, "--guidance", "2"], "--guidance 2.0 needs a class to guide to: give --label"),
+        (["evaluate", "psld-digits", *CLASS[2:]], "--label 3 is for runs trained with labels, and this one was not"),
+        ([*CLASS, "--against", tmp_path / "s.npz"], "statistics do not say which class an image is of"),
+        ([*CLASS, "--against", tmp_path / "plain"], "plain has no labels, so images of class 3 cannot be told"),
+        ([*images, "--label", "10"], "digits has no image of class 10: its labels are 0 … 9"),
+        ([*images, "--label", "3", "--guidance", "2"], "--guidance 2.0 is for samples of a run, and digits is none"),
+    ):
+        assert message in refused(capsys, *command, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def refused(capsys, *arguments):

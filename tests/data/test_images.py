@@ -5,6 +5,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from psld.data import Digits, ImageFolder, Images
+from psld.data.one_class import OneClass
+from psld.data.opening import open_images
 
 
 def source_arrays() -> tuple[np.ndarray, np.ndarray]:
@@ -95,3 +97,19 @@ def test_truncated_pixels_are_refused_by_name(folder):
     (folder / "b.png").write_bytes(content[: len(content) - 30])
     with pytest.raises(ValueError, match=r"b\.png cannot be read"):
         data[1]
+
+
+def test_one_class_of_a_folder_a_class(tmp_path):
+    """Three cats and two dogs, each with a grey of its own, read as psld evaluate reads them."""
+    for name, greys in (("cat", (10, 20, 30)), ("dog", (40, 50))):
+        (tmp_path / name).mkdir()
+        for grey in greys:
+            Image.new("L", (4, 4), grey).save(tmp_path / name / f"{grey}.png")
+    dogs = OneClass(open_images(tmp_path), 1)
+    assert (len(dogs), dogs.image_shape, dogs.description) == (2, (1, 4, 4), "class 1 (dog)")
+    greys = [(value + 1) * 127.5 for value in (dogs.batch([1, 0]).mean((1, 2, 3)).tolist() + [float(dogs[1].mean())])]
+    assert greys == pytest.approx([50, 40, 50])
+    with pytest.raises(ValueError, match="pets has no image of class 2: its labels are 0 … 1"):
+        OneClass(open_images(tmp_path), 2, "pets")
+    with pytest.raises(ValueError, match="cats has no labels"):
+        OneClass(open_images(tmp_path / "cat"), 0, "cats")

@@ -1,7 +1,8 @@
 """A training run of a second, with everything that could break resumption: dropout, mid-epoch, warm-up, EMA ramp.
 
 As a script it can be killed, slowed down (--pause SECONDS a step), spread over processes (--devices, --strategy) and
-cut in parts (--accumulate). With --dropout 0 nothing may depend on how: masks are what each process draws itself.
+cut in parts (--accumulate), and trained with labels (--label_dropout). With --dropout 0 nothing may depend on how:
+masks are what each process draws itself.
 """
 
 import argparse
@@ -23,17 +24,18 @@ from psld.training import TrainingSettings, train
 STEPS = 40
 
 
-def small_network(dropout: float = 0.3) -> nn.Module:
+def small_network(dropout: float = 0.3, classes: int | None = None) -> nn.Module:
     from psld.networks import UNet
 
     torch.manual_seed(0)
-    return UNet(1, 1, 8, width=8, multipliers=(1,), blocks=1, attention_resolutions=(), dropout=dropout)
+    sizes = dict(width=8, multipliers=(1,), blocks=1, attention_resolutions=(), dropout=dropout)
+    return UNet(1, 1, 8, **sizes, classes=classes)  # pyright: ignore[reportArgumentType]
 
 
-def noise_error(model: ScoreModel, x0: Tensor, t: Tensor, generator: Generators) -> Tensor:
+def noise_error(model: ScoreModel, x0: Tensor, t: Tensor, generator: Generators, **condition: Tensor | None) -> Tensor:
     eps = standard_normal((len(x0), 1, *x0.shape[1:]), generator).to(x0)
     z = model.process.perturb(x0, t, eps)
-    return (model.network(z, t.to(z)) - eps).square().flatten(1).mean(1)
+    return (model.network(z, t.to(z), **condition) - eps).square().flatten(1).mean(1)
 
 
 def small_settings(**changes) -> TrainingSettings:
@@ -76,15 +78,20 @@ def main() -> None:
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--times", default="uniform")
     parser.add_argument("--dropout", type=float, default=0.3)
+    parser.add_argument("--label_dropout", type=float, default=None)
     arguments = parser.parse_args()
 
-    def slowly(model: ScoreModel, x0: Tensor, t: Tensor, generator: Generators) -> Tensor:
+    def slowly(model: ScoreModel, x0: Tensor, t: Tensor, generator: Generators, **condition: Tensor | None) -> Tensor:
         time.sleep(arguments.pause)
-        return noise_error(model, x0, t, generator)
+        return noise_error(model, x0, t, generator, **condition)
 
-    names = ("resume", "checkpoint_every", "steps", "devices", "nodes", "strategy", "accumulate", "times")
+    names = (
+        *("resume", "checkpoint_every", "steps", "devices", "nodes", "strategy", "accumulate", "times"),
+        "label_dropout",
+    )
     options = {name: getattr(arguments, name) for name in names}
-    small_run(arguments.run, slowly, small_network(arguments.dropout), keep_checkpoints=3, **options)
+    network = small_network(arguments.dropout, None if arguments.label_dropout is None else 10)
+    small_run(arguments.run, slowly, network, keep_checkpoints=3, **options)
 
 
 if __name__ == "__main__":

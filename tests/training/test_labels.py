@@ -6,7 +6,7 @@ import torch
 from psld.data import Digits, Images
 from psld.data.order import ShuffledBatches
 from psld.losses import DSM, HSM, CrossEntropy, Denoising, Objective
-from psld.networks import NoiseClassifier, Preconditioned, UNet
+from psld.networks import NoiseClassifier, Preconditioned
 from psld.noise import Generators
 from psld.predictions import ScoreModel
 from psld.processes import CLD, VPSDE
@@ -18,15 +18,7 @@ ROWS = "class_embedding.weight"
 
 
 def labelled_network(classes=10, dropout=0.0):
-    torch.manual_seed(0)
-    sizes = dict(width=8, multipliers=(1,), blocks=1, attention_resolutions=(), dropout=dropout)
-    return UNet(1, 1, 8, **sizes, classes=classes)  # pyright: ignore[reportArgumentType]
-
-
-def labelled_error(model, x0, t, generator, label=None):
-    """`noise_error`, of a network that is told a label."""
-    told = ScoreModel(lambda z, t: model.network(z, t, label=label), model.process)
-    return noise_error(told, x0, t, generator)
+    return small_network(dropout, classes)
 
 
 class Told:
@@ -40,7 +32,7 @@ class Told:
             self.t.append(t)
             self.seeds.append([own.initial_seed() for own in generator])  # pyright: ignore
             self.labels.append(label)
-        return labelled_error(model, x0, t, generator, label)
+        return noise_error(model, x0, t, generator, label=label)
 
 
 def told(tmp_path, name, **options):
@@ -63,7 +55,7 @@ def test_labels_are_those_of_the_images(tmp_path):
 
     def loss(model, x0, t, generator, label):
         seen.append(((x0[:, 0, 0, 0] + 1) * 5.5 - label).abs().max())
-        return labelled_error(model, x0, t, generator, label)
+        return noise_error(model, x0, t, generator, label=label)
 
     small_run(tmp_path / "run", loss, labelled_network(12), data, steps=4, label_dropout=0.0)
     assert len(seen) == 5 and float(torch.stack(seen).max()) < 1e-5  # four steps and the rehearsal
@@ -91,7 +83,7 @@ def test_parts_of_a_batch_drop_the_same_labels(tmp_path):
 
 def test_with_every_label_dropped_only_the_null_row_is_trained(tmp_path):
     before = labelled_network().state_dict()[ROWS].clone()
-    folder = small_run(tmp_path / "run", labelled_error, labelled_network(), steps=8, label_dropout=1.0)
+    folder = small_run(tmp_path / "run", noise_error, labelled_network(), steps=8, label_dropout=1.0)
     after = read_checkpoint(folder).weights[ROWS]
     assert torch.equal(after[:10], before[:10])
     assert not torch.equal(after[10], before[10])
@@ -99,7 +91,7 @@ def test_with_every_label_dropped_only_the_null_row_is_trained(tmp_path):
 
 def test_with_none_dropped_the_null_row_stays(tmp_path):
     before = labelled_network().state_dict()[ROWS].clone()
-    folder = small_run(tmp_path / "run", labelled_error, labelled_network(), steps=8, label_dropout=0.0)
+    folder = small_run(tmp_path / "run", noise_error, labelled_network(), steps=8, label_dropout=0.0)
     after = read_checkpoint(folder).weights[ROWS]
     assert torch.equal(after[10], before[10])
     assert all(not torch.equal(after[i], before[i]) for i in range(10))
@@ -161,7 +153,7 @@ class Unlabelled(Images):
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path, network, data, dropout, message):
     with pytest.raises(ValueError, match=message):
-        small_run(tmp_path / "run", labelled_error, network(), data(), label_dropout=dropout)
+        small_run(tmp_path / "run", noise_error, network(), data(), label_dropout=dropout)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -169,9 +161,9 @@ def test_settings_are_refused_and_kept_on_resume(tmp_path):
     for value in (-0.1, 1.5):
         with pytest.raises(ValueError, match=rf"label_dropout must be in \[0, 1\], or None for no labels: got {value}"):
             small_settings(label_dropout=value)
-    small_run(tmp_path / "run", labelled_error, labelled_network(), steps=2, label_dropout=0.1)
+    small_run(tmp_path / "run", noise_error, labelled_network(), steps=2, label_dropout=0.1)
     with pytest.raises(ValueError, match="started with label_dropout=0.1, not 0.2"):
-        small_run(tmp_path / "run", labelled_error, labelled_network(), label_dropout=0.2, resume=True)
+        small_run(tmp_path / "run", noise_error, labelled_network(), label_dropout=0.2, resume=True)
 
 
 # -- classifiers -------------------------------------------------------------------------------------------------------

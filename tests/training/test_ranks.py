@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from psld.training import latest_checkpoint
 from psld.training.checkpoint import Checkpoint, read_checkpoint
@@ -12,10 +13,19 @@ from training.small_run import launched, noise_error, small_network, small_run
 
 STEPS = 9
 TOLERANCE = 5e-5  # sums in another order, through Adam, which magnifies them where gradients vanish
+KINDS = {
+    "uniform": {"times": "uniform"},
+    "stratified": {"times": "stratified"},
+    "labelled": {"times": "stratified", "label_dropout": 0.5},
+}
+
+
+def network_here(**options) -> nn.Module:
+    return small_network(dropout=0.0, classes=10 if "label_dropout" in options else None)
 
 
 def run_here(run: Path, **options) -> Checkpoint:
-    return read_checkpoint(small_run(run, network=small_network(dropout=0.0), steps=STEPS, **options))
+    return read_checkpoint(small_run(run, network=network_here(**options), steps=STEPS, **options))
 
 
 def run_as_processes(run: Path, *options: str, python: tuple[str, ...] = ()) -> Checkpoint:
@@ -25,8 +35,8 @@ def run_as_processes(run: Path, *options: str, python: tuple[str, ...] = ()) -> 
     return read_checkpoint(latest_checkpoint(run))
 
 
-def require_close(got: Checkpoint, want: Checkpoint) -> None:
-    start = small_network(dropout=0.0).state_dict()
+def require_close(got: Checkpoint, want: Checkpoint, **options) -> None:
+    start = network_here(**options).state_dict()
     assert got.step == want.step
     assert max(float((want.weights[name] - start[name]).abs().max()) for name in start) > 100 * TOLERANCE
     for tensors, others in ((got.weights, want.weights), (got.averages, want.averages)):
@@ -42,7 +52,7 @@ def require_close(got: Checkpoint, want: Checkpoint) -> None:
 @pytest.fixture(scope="module")
 def one(tmp_path_factory) -> dict[str, Checkpoint]:
     folder = tmp_path_factory.mktemp("runs")
-    return {times: run_here(folder / times, times=times) for times in ("uniform", "stratified")}
+    return {kind: run_here(folder / kind, **options) for kind, options in KINDS.items()}
 
 
 @pytest.mark.parametrize("times", ["uniform", "stratified"])
@@ -51,17 +61,20 @@ def test_accumulation_takes_the_same_steps(one, tmp_path, times):
 
 
 @pytest.mark.parametrize(
-    ("strategy", "accumulate", "times"),
+    ("strategy", "accumulate", "kind"),
     [
-        ("ddp", "2", "stratified"),  # one that every run of the tests includes
+        ("ddp", "2", "labelled"),  # one that every run of the tests includes, so with all that may depend on positions
+        pytest.param("ddp", "2", "stratified", marks=pytest.mark.slow),
         pytest.param("ddp", "1", "uniform", marks=pytest.mark.slow),
         pytest.param("fsdp", "1", "uniform", marks=pytest.mark.slow),
         pytest.param("fsdp", "2", "stratified", marks=pytest.mark.slow),
     ],
 )
-def test_two_processes_take_the_same_steps(one, tmp_path, strategy, accumulate, times):
-    options = ("--devices", "2", "--strategy", strategy, "--accumulate", accumulate, "--times", times)
-    require_close(run_as_processes(tmp_path / "two", *options), one[times])
+def test_two_processes_take_the_same_steps(one, tmp_path, strategy, accumulate, kind):
+    """Which labels are dropped goes by the position in the batch of all processes, as times and noise do."""
+    own = [word for name, value in KINDS[kind].items() for word in (f"--{name}", str(value))]
+    options = ("--devices", "2", "--strategy", strategy, "--accumulate", accumulate, *own)
+    require_close(run_as_processes(tmp_path / "two", *options), one[kind], **KINDS[kind])
 
 
 @pytest.mark.slow

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from psld.cli.configuration import instances, load_model
 from psld.cli.measuring import add_extractor_arguments, chosen_extractor, statistics_of
-from psld.cli.sample import add_sampling_arguments, generate, own_share, provenance
+from psld.cli.sample import add_label_arguments, add_sampling_arguments, generate, guided, own_share, provenance
 from psld.comparison import Cell, cells, draw_plot
 from psld.data import ImageData
+from psld.data.one_class import OneClass
 from psld.data.opening import holds_mnist, open_images
 from psld.evaluation.features import FeatureExtractor
 from psld.evaluation.quality import Protocol, compare, frechet_between
@@ -44,13 +45,15 @@ Inception's features), kernel distance (KID), precision, recall, density, covera
 
 Samples are drawn a batch at a time and not kept. Each result is a JSON file in RUN/evaluation, named by a hash of the
 weights and of every setting; what is there is not computed again. --sweep goes over samplers and budgets and draws a
-plot; a killed sweep goes on where it was when the same command is given again."""
+plot; a killed sweep goes on where it was when the same command is given again. With --label, samples of that class are
+judged by data of that class, which need labels; without, a run trained with labels is told none."""
 
 EPILOG = """example: psld evaluate runs/demo --against digits --sampler PredictorCorrector --grid optimised --steps 10;
 a protocol, against statistics of psld stats: psld evaluate runs/cifar --against cifar10.npz --protocol 50k
 --extractor inception --extractor_weights pt_inception.pth; held-out images instead of samples, which gives the floor:
 psld evaluate digits --split heldout --against digits; speed against quality: psld evaluate runs/demo --against digits
---floor digits --floor_split heldout --sweep --nfe 5 10 20 --only Projected paper-quadratic"""
+--floor digits --floor_split heldout --sweep --nfe 5 10 20 --only Projected paper-quadratic; one class of a run trained
+with labels: psld evaluate psld-digits-conditional --label 3 --guidance 2 --against digits --out runs/threes"""
 
 PROTOCOLS = {"10k": 10_000, "50k": 50_000}
 
@@ -75,6 +78,7 @@ def parser() -> ArgumentParser:
     )
     options.add_argument("--num", type=int | None, default=None, help="how many samples (10000; of images, all)")
     options.add_argument("--out", type=str | None, default=None, help="folder of the results; default RUN/evaluation")
+    add_label_arguments(options, "class to judge by data of that class, of a run trained with labels, or of images")
     options.add_argument("--sweep", type=bool, default=False, nargs="?", const=True, help="samplers × --nfe")
     options.add_argument("--nfe", type=int, nargs="+", default=[5, 10, 20, 50], help="of --sweep: evaluations a sample")
     options.add_argument("--only", type=str, nargs="+", default=[], help="of --sweep: samplers whose name holds one")
@@ -98,7 +102,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _check(config) -> None:
-    """Refuses numbers that make no sense."""
+    """Refuses what makes no sense together."""
     if config.protocol is not None:
         if config.num not in (None, PROTOCOLS[config.protocol]):
             raise ValueError(f"--protocol {config.protocol} fixes the number of samples: leave out --num {config.num}.")
@@ -111,6 +115,11 @@ def _check(config) -> None:
         )
     if min(config.nfe) < 3:
         raise ValueError(f"--nfe must be at least 3: got {config.nfe}.")
+    if config.label is not None and is_statistics(config.against):
+        raise ValueError(
+            f"--label {config.label} needs the images behind {config.against}, with their labels: statistics do not "
+            "say which class an image is of. Give the data themselves to --against."
+        )
 
 
 # -- what samples are judged by ----------------------------------------------------------------------------------------
@@ -123,6 +132,7 @@ class Reference:
     extractor: FeatureExtractor
     data: ImageStatistics
     floor: float | None
+    floor_source: str
     protocol: Protocol
 
     @property
@@ -143,25 +153,31 @@ def _reference(config, shape: tuple[int, ...], fabric: Fabric) -> Reference:
         data.require_comparable(own)
     else:
         data = _measured_data(config, config.against, config.against_split, shape, extractor, fabric)
-    floor = None
+    floor, floor_source = None, ""
     if config.floor is not None:
         held = _measured_data(config, config.floor, config.floor_split, shape, extractor, fabric)
-        floor = frechet_between(held, data)
-    return Reference(extractor, data, floor, Protocol(keep=config.keep))
+        floor, floor_source = frechet_between(held, data), held.source
+    return Reference(extractor, data, floor, floor_source, Protocol(keep=config.keep))
 
 
 def _measured_data(
     config, source: str, split: str | None, shape: tuple[int, ...], extractor: FeatureExtractor, fabric: Fabric
 ) -> ImageStatistics:
     size = shape[-1] if shape in ((1, 28, 28), (1, 32, 32)) else None  # MNIST comes with a border or without
-    images = open_images(source, split, size if holds_mnist(source) else None)
+    images, name = _opened(config, source, split, size)
     if images.image_shape != tuple(shape):
         raise ValueError(f"{source} holds images of shape {images.image_shape}, and {config.run} of {tuple(shape)}.")
-    return statistics_of(images, len(images), extractor, config, fabric, _named(source, split))
+    return statistics_of(images, len(images), extractor, config, fabric, name)
 
 
-def _named(source: str, split: str | None) -> str:
-    return f"{source} ({split})" if split else source
+def _opened(config, source: str, split: str | None, size: int | None) -> tuple[ImageData, str]:
+    """Images, of --label only where it is given, and what they are called; `size` matters for MNIST's files."""
+    name = f"{source} ({split})" if split else source
+    images = open_images(source, split, size if holds_mnist(source) else None, labelled=config.label is not None)
+    if config.label is None:
+        return images, name
+    chosen = OneClass(images, config.label, name)
+    return chosen, f"{name}, {chosen.description}"
 
 
 # -- images that are there ---------------------------------------------------------------------------------------------
@@ -169,15 +185,18 @@ def _named(source: str, split: str | None) -> str:
 
 def _evaluate_images(config, fabric: Fabric) -> int:
     """One result, of images in place of samples."""
+    if config.guidance is not None:
+        raise ValueError(
+            f"--guidance {config.guidance} is for samples of a run, and {config.run} is none: leave it out."
+        )
     against = ImageStatistics.load(config.against) if is_statistics(config.against) else None
     size = against.measurement.image_shape[-1] if against else None
-    images: ImageData = open_images(config.run, config.split, size if holds_mnist(config.run) else None)
+    images, name = _opened(config, config.run, config.split, size)
     count = config.num or len(images)
     if len(images) < count:
-        raise ValueError(f"{config.run} holds {len(images)} images, and {count} are asked for.")
+        raise ValueError(f"{name} holds {len(images)} images, and {count} are asked for.")
     reference = _reference(config, images.image_shape, fabric)
     started = time.perf_counter()
-    name = _named(config.run, config.split)
     samples = statistics_of(images, count, reference.extractor, config, fabric, name)
     if fabric.is_global_zero:
         result = _result(samples, reference, config) | {"seconds": time.perf_counter() - started}
@@ -207,11 +226,15 @@ class Drawing(NamedTuple):
 def _evaluate_run(options: ArgumentParser, config, checkpoint: Path, fabric: Fabric) -> int:
     parts = instances(options, config)
     model, shape = load_model(checkpoint, config.weights, str(fabric.device), parts.get("process"))
-    drawings = list(_drawings(config, parts.sampler, model.process))
-    reference = _reference(config, tuple(shape), fabric)
     if config.compile:
         model.network = torch.compile(model.network)
-    judged = Clamped(model) if config.clamp else model
+    judged = guided(model, config.label, config.guidance)
+    if config.label is not None and config.guidance is None:
+        config.guidance = 1.0  # said or not, it is the same result
+    if config.clamp:
+        judged = Clamped(judged)
+    drawings = list(_drawings(config, parts.sampler, model.process))
+    reference = _reference(config, tuple(shape), fabric)
     folder = Path(config.out) if config.out else checkpoint / "evaluation"
     weights = latest_checkpoint(checkpoint) / (AVERAGED if config.weights == "ema" else ONLINE)
     results = []
@@ -232,7 +255,7 @@ def _evaluate_run(options: ArgumentParser, config, checkpoint: Path, fabric: Fab
             print(_text(result))
             print(f"{'Known already: see' if known else 'Written to'} {path}.")
     if fabric.is_global_zero and config.sweep:
-        _write_sweep(drawings, results, repr(model.process), reference, folder)
+        _write_sweep(config, drawings, results, repr(model.process), reference, folder)
     return 0
 
 
@@ -258,7 +281,13 @@ def _settings(config, drawing: Drawing, weights: Path, reference: Reference) -> 
     """All that a result depends on; of the weights their hash, wherever the folder is."""
     known = provenance(config, weights.parent, drawing.sampler, drawing.grid)
     own = {"checkpoint": file_sha256(weights), "num": config.num or PROTOCOLS["10k"]}
-    return known | own | reference.identity
+    told = {} if config.label is None else {"label": config.label, "guidance": config.guidance}
+    return known | own | told | reference.identity
+
+
+def _told(config) -> str:
+    """What the network is told, to be added to what samples are called."""
+    return "" if config.label is None else f", class {config.label}, guidance {config.guidance:g}"
 
 
 def _evaluated(
@@ -276,7 +305,7 @@ def _evaluated(
             calls.add_(torch.tensor([float(batch.nfe.double().sum()), len(batch.x)], dtype=torch.float64))
             yield batch.x.float()
 
-    name = f"{config.run}, {drawing.label}"
+    name = f"{config.run}, {drawing.label}{_told(config)}"
     samples = measured(images(), own, count, reference.extractor, config.keep, fabric, name)
     total = of_all_ranks(fabric, calls).sum(0)
     seconds = time.perf_counter() - started
@@ -292,7 +321,7 @@ def _result(samples: ImageStatistics, reference: Reference, config) -> dict[str,
     result = {"protocol": config.protocol, "distance": extractor.distance}
     result |= compare(samples, reference.data, extractor.distance, reference.protocol)
     if reference.floor is not None:
-        result["floor"] = {"source": _named(config.floor, config.floor_split), extractor.distance: reference.floor}
+        result["floor"] = {"source": reference.floor_source, extractor.distance: reference.floor}
     return result
 
 
@@ -346,9 +375,10 @@ class Point(NamedTuple):
 
 
 def _write_sweep(
-    drawings: list[Drawing], results: list[dict[str, Any]], process: str, reference: Reference, folder: Path
+    config, drawings: list[Drawing], results: list[dict[str, Any]], process: str, reference: Reference, folder: Path
 ) -> None:
-    """sweep.json, sweep.md and sweep.png, from results that are all there."""
+    """sweep.json, sweep.md and sweep.png, from results that are all there; of a class under a name of its own."""
+    name = "sweep" if config.label is None else f"sweep-class-{config.label}-guidance-{config.guidance:g}"
     missing, distance = float("nan"), reference.extractor.distance
     points = []
     for drawing, result in zip(drawings, results, strict=True):
@@ -358,18 +388,17 @@ def _write_sweep(
         floor = missing if reference.floor is None else reference.floor
         drawn = (process, drawing.family, drawing.label, drawing.budget, result["nfe"])
         points.append(Point(*drawn, figures[distance], floor, precision, recall, confident, result["seconds"]))
-    _write(
-        [{name: value for name, value in p._asdict().items() if value == value} for p in points], folder / "sweep.json"
-    )
-    table = _table(points, distance, results[0], reference)
-    with atomic_file(folder / "sweep.md") as file:
+    rows = [{column: value for column, value in p._asdict().items() if value == value} for p in points]
+    _write(rows, folder / f"{name}.json")
+    table = _table(points, distance, results[0], reference, f"{config.run}{_told(config)}")
+    with atomic_file(folder / f"{name}.md") as file:
         file.write(table.encode())
-    draw_plot(points, folder / "sweep.png", f"{distance} to {reference.data.source or 'the data'}")
+    draw_plot(points, folder / f"{name}.png", f"{distance} to {reference.data.source or 'the data'}")
     print(table)
-    print(f"{len(points)} results in {folder}. Look at {folder / 'sweep.png'}")
+    print(f"{len(points)} results in {folder}. Look at {folder / f'{name}.png'}")
 
 
-def _table(points: list[Point], distance: str, result: dict[str, Any], reference: Reference) -> str:
+def _table(points: list[Point], distance: str, result: dict[str, Any], reference: Reference, drawn: str) -> str:
     """Samplers down, budgets across; the best of each budget in bold; and how it was measured."""
     budgets = sorted({point.budget for point in points})
     best = {budget: min(p.frechet for p in points if p.budget == budget) for budget in budgets}
@@ -380,7 +409,8 @@ def _table(points: list[Point], distance: str, result: dict[str, Any], reference
         lines.append(f"| {sampler.replace('|', '/')} | {' | '.join(shown)} |")
     floor = "" if reference.floor is None else f", floor {reference.floor:.3g}"
     samples, data = result["samples"]["images"], result["data"]["images"]
-    lines += ["", f"{distance}, {samples} samples against {data} images{floor}; features: {result['extractor']}.", ""]
+    compared = f"{samples} samples of {drawn} against {data} images of {reference.data.source or 'the data'}"
+    lines += ["", f"{distance}, {compared}{floor}; features: {result['extractor']}.", ""]
     return "\n".join(lines)
 
 

@@ -30,9 +30,11 @@ from psld.training.devices import launch
 
 __all__ = [
     "Pictures",
+    "add_label_arguments",
     "add_model_arguments",
     "add_sampling_arguments",
     "generate",
+    "guided",
     "own_share",
     "process_of",
     "provenance",
@@ -61,15 +63,7 @@ def parser() -> ArgumentParser:
     options.add_argument("--out", type=str, required=True, help="folder to write: new, or of the same command before")
     options.add_argument("--num", type=int, default=64, help="how many images")
     options.add_argument("--format", type=Literal["png", "npz"], default="png", help="a file an image, or one array")
-    options.add_argument(
-        "--label", type=int | None, default=None, help="class to draw, of a run trained with labels or by --classifier"
-    )
-    options.add_argument(
-        "--guidance",
-        type=float | None,
-        default=None,
-        help="scale of the guidance to --label: 1, the default, is the class itself, 0 ignores it, 2 overdoes it",
-    )
+    add_label_arguments(options, "class to draw, of a run trained with labels or by --classifier")
     options.add_argument(
         "--classifier",
         type=str | None,
@@ -81,6 +75,17 @@ def parser() -> ArgumentParser:
     )
     add_sampling_arguments(options)
     return options
+
+
+def add_label_arguments(options: ArgumentParser, label: str) -> None:
+    """--label, with this help, and --guidance: of `guided`."""
+    options.add_argument("--label", type=int | None, default=None, help=label)
+    options.add_argument(
+        "--guidance",
+        type=float | None,
+        default=None,
+        help="scale of the guidance to --label: 1, the default, is the class itself, 0 ignores it, 2 overdoes it",
+    )
 
 
 def add_sampling_arguments(options: ArgumentParser) -> None:
@@ -205,8 +210,8 @@ def guided(model: ScoreModel, label: int | None, guidance: float | None) -> Scor
     classes: int | None = getattr(model.network, "classes", None)
     if classes is None:
         raise ValueError(
-            f"--label {label} is for runs trained with labels, and this one was not: leave --label out, give "
-            "--classifier, or train with classes and label_dropout (configs/digits-conditional.yaml)."
+            f"--label {label} is for runs trained with labels, and this one was not: leave --label out, train with "
+            "classes and label_dropout (configs/digits-conditional.yaml), or give psld sample a --classifier."
         )
     if not 0 <= label < classes:
         raise ValueError(f"labels are 0 … {classes - 1}: got --label {label}.")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from psld.data.decoding import FileImages, Framing, Resample, image_files
 
-__all__ = ["ImageFolder"]
+__all__ = ["ImageFolder", "labels_of_folders"]
 
 
 class ImageFolder(FileImages):
@@ -44,7 +45,14 @@ class ImageFolder(FileImages):
         self.root = Path(root)
         framing = Framing(image_size, "square" if resize else "none", resample)
         files = image_files(self.root)
-        folders = [path.relative_to(self.root).parts[:-1] for path in files]
-        classes = sorted({parts[0] for parts in folders if parts}) if all(folders) else []
-        labels = [classes.index(parts[0]) for parts in folders] if classes else None
+        labels, classes = labels_of_folders(self.root, files)
         super().__init__(files, channels, framing, flip, labels, classes)
+
+
+def labels_of_folders(root: Path, files: Sequence[Path]) -> tuple[list[int] | None, list[str]]:
+    """The label of each file and the names of the classes, where every file lies in a sub-folder; or (None, [])."""
+    folders = [path.relative_to(root).parts[:-1] for path in files]
+    if not all(folders):
+        return None, []
+    classes = sorted({parts[0] for parts in folders})
+    return [classes.index(parts[0]) for parts in folders], classes

@@ -8,6 +8,7 @@ from psld.data.arrays import ArrayFile
 from psld.data.base import ImageData
 from psld.data.decoding import MODES, SUFFIXES, FileImages, Framing, image_files
 from psld.data.digits import Digits
+from psld.data.folder import labels_of_folders
 from psld.data.mnist import MNIST
 
 __all__ = ["MixedImagesError", "holds_mnist", "open_images"]
@@ -17,7 +18,9 @@ class MixedImagesError(ValueError):
     """The images of a folder are not of one size and mode; the message names two of them."""
 
 
-def open_images(source: str | Path, split: str | None = None, image_size: int | None = None) -> ImageData:
+def open_images(
+    source: str | Path, split: str | None = None, image_size: int | None = None, labelled: bool = False
+) -> ImageData:
     """The images of a folder, of one image file, an .npz file, MNIST's files, or scikit-learn's digits.
 
     Args:
@@ -25,6 +28,8 @@ def open_images(source: str | Path, split: str | None = None, image_size: int | 
             `psld sample` wrote; an image file; or a folder of image files, all of one size and mode.
         split: of digits ("train", "heldout", "all") and of MNIST (see `psld.data.MNIST`); None is the first.
         image_size: of MNIST, 28 or 32 (with a border); of others what they must have. None takes them as they are.
+        labelled: labels are of use, so an .npz file is read with its array "labels" where it has one. Digits, MNIST and
+            folders whose images all lie in sub-folders, one a class, have theirs anyway.
 
     Raises:
         FileNotFoundError: nothing is there, or an empty folder.
@@ -41,16 +46,16 @@ def open_images(source: str | Path, split: str | None = None, image_size: int | 
     elif split is not None:
         raise ValueError(f"{source} has no splits, and {split!r} was asked for: leave it out.")
     elif path.suffix == ".npz":
-        data = ArrayFile(path, *_keys(path))
+        data = ArrayFile(path, *_keys(path, labelled))
     elif (path / "samples.npz").is_file():
         data = ArrayFile(path / "samples.npz", "images")
     elif path.suffix.lower() in SUFFIXES and not path.is_dir():
         if not path.exists():
             raise FileNotFoundError(f"no image file {path}.")
-        data = _of_one_kind([path])
+        data = _of_one_kind([path], path.parent)
     else:
         folder = path / "images" if (path / "sampling.json").is_file() else path
-        data = _of_one_kind(image_files(folder))
+        data = _of_one_kind(image_files(folder), folder)
     if image_size is not None and data.image_shape[1:] != (image_size, image_size):
         height, width = data.image_shape[1:]
         raise ValueError(f"{source} holds images of {width}×{height}, and {image_size}×{image_size} are needed.")
@@ -62,17 +67,18 @@ def holds_mnist(source: str | Path) -> bool:
     return Path(source).is_dir() and any(Path(source).glob("*-idx3-ubyte*"))
 
 
-def _keys(path: Path) -> tuple[str | None]:
-    """Its array "images", where it has one beside others."""
+def _keys(path: Path, labelled: bool) -> tuple[str | None, str | None]:
+    """Its array "images", where it has one beside others, and its array "labels" where it has one and it is wanted."""
     import zipfile
 
     if not path.is_file() or not zipfile.is_zipfile(path):
-        return (None,)  # ArrayFile says what is wrong
+        return None, None  # ArrayFile says what is wrong
     with zipfile.ZipFile(path) as archive:
-        return ("images" if "images.npy" in archive.namelist() else None,)
+        names = archive.namelist()
+    return ("images" if "images.npy" in names else None), ("labels" if labelled and "labels.npy" in names else None)
 
 
-def _of_one_kind(files: list[Path]) -> FileImages:
+def _of_one_kind(files: list[Path], root: Path) -> FileImages:
     """The files, all of the size and mode of the first. Headers are read here, pixels when they are asked for."""
     from PIL import Image
 
@@ -96,4 +102,5 @@ def _of_one_kind(files: list[Path]) -> FileImages:
     if width != height:
         raise ValueError(f"{files[0]} is {width}×{height}: images must be square.")
     channels = {name: channels for channels, name in MODES.items()}.get(mode, 3)
-    return FileImages(files, channels, Framing(width))
+    labels, classes = labels_of_folders(root, files)
+    return FileImages(files, channels, Framing(width), labels=labels, classes=classes)
