@@ -52,11 +52,13 @@ def small_run(
     return train(network, VPSDE(), data, loss, "eps", small_settings(**options), run, seed, **of_train)
 
 
-def launched(run: Path, *options: str, python: tuple[str, ...] = (), **environment: str) -> subprocess.Popen:
-    """This file as a script, in a process of its own; `python` options come before it."""
+def launched(
+    run: Path, *options: str, python: tuple[str, ...] = (), script: str = __file__, **environment: str
+) -> subprocess.Popen:
+    """This file, or another, as a script, in a process of its own; `python` options come before it."""
     paths = os.pathsep.join(path for path in sys.path if path)
     return subprocess.Popen(
-        [sys.executable, *python, str(Path(__file__)), str(run), *options],
+        [sys.executable, *python, script, str(run), *options],
         env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -73,6 +75,7 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--strategy", default="auto")
+    parser.add_argument("--checkpoints", default="whole")
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--times", default="uniform")
     parser.add_argument("--dropout", type=float, default=0.3)
@@ -82,7 +85,10 @@ def main() -> None:
         time.sleep(arguments.pause)
         return noise_error(model, x0, t, generator)
 
-    names = ("resume", "checkpoint_every", "steps", "devices", "nodes", "strategy", "accumulate", "times")
+    names = (
+        *("resume", "checkpoint_every", "steps", "devices", "nodes", "strategy"),
+        *("checkpoints", "accumulate", "times"),
+    )
     options = {name: getattr(arguments, name) for name in names}
     small_run(arguments.run, slowly, small_network(arguments.dropout), keep_checkpoints=3, **options)
 

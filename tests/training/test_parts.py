@@ -66,6 +66,8 @@ def test_warmup_is_linear():
         (dict(devices=2, nodes=3), "16 does not divide among 6"),
         (dict(devices=2, accumulate=3), "8 images of a step do not divide into accumulate=3"),
         (dict(strategy="zero"), "'auto', 'ddp' or 'fsdp': got 'zero'"),
+        (dict(checkpoints="split"), "'whole' or 'sharded': got 'split'"),
+        (dict(checkpoints="sharded", devices=2), "'sharded' needs strategy='fsdp': got 'auto', under which every"),
         (dict(times="sobol"), "'uniform' or 'stratified': got 'sobol'"),
         (dict(ema_decay=None, ema_half_life=0.0), "ema_half_life must be positive and finite, in images"),
         (dict(ema_half_life=1e6), "ema_decay=0.9 and ema_half_life=1000000.0 say the same thing twice"),

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from lightning.fabric.strategies.strategy import Strategy as FabricStrategy
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["every_rank", "gathered", "launch", "of_all_ranks", "own_part", "part_like", "whole"]
+__all__ = [
+    "every_rank",
+    "first_problem",
+    "gathered",
+    "launch",
+    "of_all_ranks",
+    "own_part",
+    "part_like",
+    "slice_like",
+    "whole",
+]
 
 
 def launch(
@@ -127,6 +137,23 @@ def part_like(tensor: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
 
 
+def slice_like(own: Tensor, like: Tensor) -> Tensor:
+    """The slice that this process holds of a tensor, placed as `like` is. No process needs to hear of the others.
+
+    Raises:
+        RuntimeError: it is not of the shape of this process's slice of `like`.
+    """
+    from torch.distributed.tensor import DTensor
+
+    if own.shape != own_part(like).shape:
+        raise RuntimeError(f"a slice is {tuple(own.shape)}, and this process holds {tuple(own_part(like).shape)}.")
+    if not isinstance(like, DTensor):
+        return own
+    return DTensor.from_local(
+        own.to(like.device), like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
+
+
 def every_rank(fabric: Fabric, tensor: Tensor, combine: str) -> Tensor:
     """Element-wise "mean" or "max" over the ranks; all of them get the same."""
     if fabric.world_size == 1:
@@ -144,3 +171,12 @@ def of_all_ranks(fabric: Fabric, tensor: Tensor) -> Tensor:
     received = [torch.empty_like(own) for _ in range(fabric.world_size)]
     torch.distributed.all_gather(received, own)
     return torch.stack(received).cpu()
+
+
+def first_problem(fabric: Fabric, problem: str) -> str:
+    """What went wrong on the lowest rank that has something to say, for all of them; "" if nothing did, anywhere."""
+    if fabric.world_size == 1:
+        return problem
+    problems = [""] * fabric.world_size
+    torch.distributed.all_gather_object(problems, problem)
+    return next(filter(None, problems), "")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from psld.data.order import derived_seed
 from psld.predictions import ScoreModel
 from psld.training.checkpoint import Checkpoint, CheckpointError
-from psld.training.devices import gathered, of_all_ranks, own_part, part_like, whole
+from psld.training.devices import gathered, of_all_ranks, own_part, part_like, slice_like, whole
 from psld.training.ema import ExponentialMovingAverage
 from psld.training.settings import TrainingSettings
 
@@ -158,19 +158,28 @@ class Session:
         return [own_part(parameter.detach()) for parameter in self.network.parameters()]
 
     def checkpoint(self, config_text: str) -> Checkpoint:
-        """The present state. Every rank must call it; the first gets it whole, and only that one is to be used."""
+        """The present state. Every rank must call it.
+
+        Returns:
+            With checkpoints "sharded", what this rank holds: not copied, so to be written before the next step. Else
+            the first rank gets everything, and only that one is to be used.
+        """
         random = {"cpu": torch.get_rng_state()}
         if self._fabric.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self._fabric.device)
         random = {name: of_all_ranks(self._fabric, state) for name, state in random.items()}
-        first = self._fabric.is_global_zero
+        sliced = self._settings.checkpoints == "sharded"
+
+        def taken(tensor: Tensor) -> Tensor:
+            return tensor.detach() if sliced else whole(tensor, self._fabric.is_global_zero)
+
         weights, averages = (
-            {name: whole(tensor, first) for name, tensor in state.items()}
+            {name: taken(tensor) for name, tensor in state.items()}
             for state in (self.network.state_dict(), self._average.state_dict())
         )
         optimizer = self._optimizer.state_dict()
         moments = {
-            index: {name: whole(value, first) for name, value in entries.items()}
+            index: {name: taken(value) for name, value in entries.items()}
             for index, entries in optimizer["state"].items()
         }
         state = {
@@ -179,7 +188,7 @@ class Session:
             "seconds": self.seconds,
             "repeats": self._repeats(),
         }
-        return Checkpoint(self.step, weights, averages, state, config_text)
+        return Checkpoint(self.step, weights, averages, state, config_text, sliced)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continues from a checkpoint.
@@ -194,10 +203,10 @@ class Session:
                 before = state["repeats"].get(name, now)  # older checkpoints do not say all of them
                 if before != now:
                     raise ValueError(f"the run was started with {name}={before}, not {now}: resume with that.")
-            own = self.network.state_dict()
-            self.network.load_state_dict({name: part_like(t, own[name]) for name, t in checkpoint.weights.items()})
-            self._average.load_state_dict({name: part_like(t, own[name]) for name, t in checkpoint.averages.items()})
-            self._optimizer.load_state_dict(self._sliced_moments(state["optimizer"]))
+            own, place = self.network.state_dict(), slice_like if checkpoint.sliced else part_like
+            self.network.load_state_dict({name: place(t, own[name]) for name, t in checkpoint.weights.items()})
+            self._average.load_state_dict({name: place(t, own[name]) for name, t in checkpoint.averages.items()})
+            self._optimizer.load_state_dict(self._placed_moments(state["optimizer"], place))
             self.step, self.seconds = checkpoint.step, state["seconds"]
             # Clones: torch 2.13 crashes on a state that is a view with an offset.
             torch.set_rng_state(state["random"]["cpu"][rank].clone())
@@ -209,12 +218,12 @@ class Session:
             ) from error
         self._average.updates = checkpoint.step
 
-    def _sliced_moments(self, optimizer: dict[str, Any]) -> dict[str, Any]:
-        """The optimizer's state, its moments cut as the parameters are; they come in the same order."""
+    def _placed_moments(self, optimizer: dict[str, Any], place: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Any]:
+        """The optimizer's state, its moments placed as the parameters are; they come in the same order."""
         parameters = list(self.network.parameters())
         moments = {
             index: {
-                name: part_like(value, parameters[index]) if value.shape == parameters[index].shape else value
+                name: place(value, parameters[index]) if value.ndim else value  # a scalar: Adam's count of steps
                 for name, value in entries.items()
             }
             for index, entries in optimizer["state"].items()
