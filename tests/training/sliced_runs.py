@@ -1,6 +1,6 @@
 """Processes that train in slices, several runs one after the other, because starting processes takes longest.
 
-FOLDER/whole has whole checkpoints; FOLDER/slices sharded ones; FOLDER/parts is resumed twice, the first time from a whole one.
+FOLDER/whole has whole checkpoints, FOLDER/slices sharded ones. FOLDER/parts is resumed twice, first from a whole one.
 """
 
 import sys

@@ -9,6 +9,7 @@ takes the same steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -33,6 +34,17 @@ Loss = Callable[..., Tensor]
 There is one generator a sample; `psld.noise.standard_normal(shape, generators)` draws with them. With label_dropout the
 loss gets label=, (B,) int64, as well, and hands it to the model. One with `asks_for_labels = True` gets every label.
 """
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """Says which setting to leave out if torch.compile fails, which it does at the first call of the network."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        raise ValueError(f"training.compile is on, and torch.compile fails: {error}\nLeave it out to train.") from error
 
 
 class Session:
@@ -68,7 +80,8 @@ class Session:
         self._length = length
         self._null: int | None = getattr(network, "classes", None)
         network.train()
-        self._wrapped = fabric.setup_module(network)  # first: it may slice the parameters that the others keep
+        runnable = cast(nn.Module, torch.compile(network)) if settings.compile else network
+        self._wrapped = fabric.setup_module(runnable)  # first: it may slice the parameters that the others keep
         self._optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
         self._stepper = cast(torch.optim.Optimizer, fabric.setup_optimizers(self._optimizer))
         self._model = score_model(self._wrapped)
@@ -113,12 +126,13 @@ class Session:
         """Computes a loss and changes nothing, so that what does not fit together fails before anything is written.
 
         Raises:
-            ValueError: the data or the loss is not finite, or the loss is not one number a sample.
+            ValueError: the data or the loss is not finite, the loss is not one number a sample, or the network cannot
+                be compiled.
         """
         if not bool(x0.isfinite().all()):
             raise ValueError("the data hold NaN or infinity (seen in the first batch): remove or repair such images.")
         device = self._fabric.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _compiling():
             image, t, generators, condition = next(self._parts(x0, label))
             losses = self._loss(self._model, image, t, generators, **condition)
         if losses.shape != t.shape:

@@ -44,6 +44,7 @@ class TrainingSettings:
         label_dropout: None: the network is told no labels. Else the probability with which an image's label is replaced
             by the null class, for classifier-free guidance: 0.1 is typical, 0 never. Classifiers leave it None.
         precision: "32-true" or "bf16-mixed".
+        compile: torch.compile the network. Takes minutes at the start, and pays on GPUs.
         accelerator: as in Lightning Fabric: "auto", "cpu", "cuda", "mps".
         devices, nodes: how many on each machine, and machines. Under torchrun and SLURM, what was started there.
         strategy: "ddp": every process has the network; "fsdp": each a slice of it; "auto".
@@ -73,6 +74,7 @@ class TrainingSettings:
     times: Times = "uniform"
     label_dropout: float | None = None
     precision: Precision = "32-true"
+    compile: bool = False
     accelerator: str = "auto"
     devices: int = 1
     nodes: int = 1
