@@ -6,25 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from psld.training import latest_checkpoint, load_weights
 from psld.training.checkpoint import Checkpoint, read_checkpoint
-from training.small_run import launched, small_run
-
-
-class Bends(nn.Module):
-    """Two convolutions: small enough to be compiled in a second."""
-
-    def __init__(self, dropout: float = 0.1):
-        super().__init__()
-        self.dropout = dropout
-        torch.manual_seed(0)
-        self.first, self.second = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 1, 3, padding=1)
-
-    def forward(self, z: Tensor, t: Tensor) -> Tensor:
-        hidden = torch.tanh(self.first(z[:, 0]) + t[:, None, None, None])
-        return self.second(nn.functional.dropout(hidden, self.dropout, self.training))[:, None]
+from training.small_run import TwoConvolutions, launched, small_run
 
 
 def compile_with(monkeypatch, backend) -> None:
@@ -54,23 +39,23 @@ def require_close(got: Checkpoint, want: Checkpoint, tolerance: float) -> None:
 
 
 def test_compiled_steps_are_the_plain_ones(graphs, tmp_path):
-    plain = small_run(tmp_path / "plain", network=Bends(), steps=6)
+    plain = small_run(tmp_path / "plain", network=TwoConvolutions(), steps=6)
     assert graphs == []
-    network = Bends()
+    network = TwoConvolutions()
     compiled = small_run(tmp_path / "compiled", network=network, steps=6, compile=True)
     assert len(graphs) == 2  # the network of the rehearsal, without gradients, and the network
-    start = Bends().state_dict()
+    start = TwoConvolutions().state_dict()
     assert all(float((tensor - start[name]).abs().max()) > 1e-2 for name, tensor in network.state_dict().items())
     require_close(read_checkpoint(compiled), read_checkpoint(plain), 1e-6)
-    load_weights(compiled, Bends())
+    load_weights(compiled, TwoConvolutions())
     network(torch.zeros(1, 1, 1, 8, 8), torch.ones(1))
     assert len(graphs) == 2  # the caller's network is as plain as it was
 
 
 def test_a_compiled_run_resumes_to_the_bit(graphs, tmp_path):
-    whole = read_checkpoint(small_run(tmp_path / "whole", network=Bends(), steps=6, compile=True))
-    small_run(tmp_path / "parts", network=Bends(), steps=3, compile=True)
-    parts = small_run(tmp_path / "parts", network=Bends(), steps=6, compile=True, resume=True)
+    whole = read_checkpoint(small_run(tmp_path / "whole", network=TwoConvolutions(), steps=6, compile=True))
+    small_run(tmp_path / "parts", network=TwoConvolutions(), steps=3, compile=True)
+    parts = small_run(tmp_path / "parts", network=TwoConvolutions(), steps=6, compile=True, resume=True)
     require_close(read_checkpoint(parts), whole, 0.0)
     assert graphs
 
@@ -81,7 +66,7 @@ def test_what_cannot_be_compiled_is_refused_before_anything_is_written(tmp_path,
 
     compile_with(monkeypatch, broken)
     with pytest.raises(ValueError, match=r"(?s)training.compile is on, .*there is no compiler.*Leave it out"):
-        small_run(tmp_path / "run", network=Bends(), compile=True)
+        small_run(tmp_path / "run", network=TwoConvolutions(), compile=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -98,8 +83,8 @@ def test_compiled_by_the_default_backend(tmp_path, devices, strategy):
 def main(folder: Path, devices: int, strategy: str) -> None:
     """As a script: FOLDER/plain and FOLDER/compiled, on so many devices."""
     for run in ("plain", "compiled"):
-        options = dict(steps=6, devices=devices, strategy=strategy, compile=run == "compiled")
-        small_run(folder / run, network=Bends(dropout=0.0), **options)  # masks are drawn otherwise
+        network = TwoConvolutions(dropout=0.0)  # masks are drawn otherwise
+        small_run(folder / run, network=network, steps=6, devices=devices, strategy=strategy, compile=run == "compiled")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def test_warmup_is_linear():
         (dict(ema_decay=1.0), r"ema_decay must be in \[0, 1\)"),
         (dict(t_min=0.0), r"t_min must be in \(0, 1\): got 0.0"),
         (dict(t_min=1.0), r"t_min must be in \(0, 1\): got 1.0"),
-        (dict(precision="16-mixed"), "'32-true' or 'bf16-mixed': got '16-mixed'"),
+        (dict(precision="16-true"), "'32-true', 'bf16-mixed' or '16-mixed': got '16-true'"),
         (dict(max_seconds=0.0), "max_seconds must be positive"),
         (dict(devices=3), "16 does not divide among 3"),
         (dict(nodes=0), "nodes must be at least 1"),

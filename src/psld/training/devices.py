@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from psld.training.settings import Precision, Strategy
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+    from lightning.fabric.plugins import Precision as FabricPrecision
     from lightning.fabric.strategies.strategy import Strategy as FabricStrategy
     from torch.distributed.device_mesh import DeviceMesh
 
@@ -27,6 +29,7 @@ __all__ = [
     "first_problem",
     "gathered",
     "launch",
+    "loss_scaler",
     "of_all_ranks",
     "own_part",
     "part_like",
@@ -51,10 +54,29 @@ def launch(
         devices=devices,
         num_nodes=nodes,
         strategy=_sliced(devices * nodes) if strategy == "fsdp" else strategy,
-        precision=precision,
+        precision=None if precision == "16-mixed" else precision,
+        plugins=_float16(accelerator) if precision == "16-mixed" else None,
     )
     fabric.launch()
     return fabric
+
+
+def _float16(accelerator: str) -> FabricPrecision:
+    """float16 autocast with loss scaling. Fabric's own becomes bfloat16 on a CPU, and is refused with slices."""
+    from lightning.fabric.plugins import MixedPrecision
+
+    class Float16(MixedPrecision):
+        def convert_input(self, data: Any) -> Any:
+            return data  # autocast rounds where it computes; times and states arrive as they are
+
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    first = next(device for device, there in available.items() if there)
+    return Float16("16-mixed", device=first if accelerator in ("auto", "gpu") else accelerator)
+
+
+def loss_scaler(fabric: Fabric) -> GradScaler | None:
+    """What scales the loss, if the precision needs that."""
+    return getattr(fabric.strategy.precision, "scaler", None)
 
 
 def _sliced(ranks: int) -> FabricStrategy:

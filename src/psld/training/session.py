@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from psld.data.order import derived_seed
 from psld.predictions import ScoreModel
 from psld.training.checkpoint import Checkpoint, CheckpointError
-from psld.training.devices import gathered, of_all_ranks, own_part, part_like, slice_like, whole
+from psld.training.devices import gathered, loss_scaler, of_all_ranks, own_part, part_like, slice_like, whole
 from psld.training.ema import ExponentialMovingAverage
 from psld.training.settings import TrainingSettings
 
@@ -84,6 +84,7 @@ class Session:
         self._wrapped = fabric.setup_module(runnable)  # first: it may slice the parameters that the others keep
         self._optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
         self._stepper = cast(torch.optim.Optimizer, fabric.setup_optimizers(self._optimizer))
+        self._scaler = loss_scaler(fabric)
         self._model = score_model(self._wrapped)
         self._average = ExponentialMovingAverage(network, settings.decay)
         self._generators = [torch.Generator() for _ in range(settings.batch_size // fabric.world_size)]
@@ -144,9 +145,17 @@ class Session:
 
     def advance(
         self, x0: Float[Tensor, "B *data"], label: Int64[Tensor, " B"] | None = None
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """One optimizer step. Returns (mean loss, gradient norm before clipping), on the device, not waited for."""
-        settings = self._settings
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
+        """One optimizer step.
+
+        Under loss scaling a step whose gradients overflow is skipped: weights and moments stay, the scale is halved,
+        and the step counts as one, with its images, learning rate and turn of the average.
+
+        Returns:
+            (mean loss, gradient norm before clipping), on the device, not waited for. No norm of a step that was
+            skipped, unless the scale was 1 or less: then it is the gradient itself that is not finite.
+        """
+        settings, scale = self._settings, self._loss_scale()
         self.rate = settings.learning_rate_at(self.step + 1)
         for group in self._optimizer.param_groups:
             group["lr"] = self.rate
@@ -165,7 +174,11 @@ class Session:
         self._average.update()
         self.step += 1
         assert norm is not None  # it is, whenever max_norm is given
-        return total, gathered(norm)
+        skipped = self._loss_scale() < scale
+        return total, None if skipped and scale > 1 else gathered(norm)
+
+    def _loss_scale(self) -> float:
+        return 1.0 if self._scaler is None else self._scaler.get_scale()
 
     def weights(self) -> list[Tensor]:
         """What this rank holds of them."""
@@ -202,6 +215,8 @@ class Session:
             "seconds": self.seconds,
             "repeats": self._repeats(),
         }
+        if self._scaler is not None:
+            state["scaler"] = self._scaler.state_dict()
         return Checkpoint(self.step, weights, averages, state, config_text, sliced)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -221,6 +236,8 @@ class Session:
             self.network.load_state_dict({name: place(t, own[name]) for name, t in checkpoint.weights.items()})
             self._average.load_state_dict({name: place(t, own[name]) for name, t in checkpoint.averages.items()})
             self._optimizer.load_state_dict(self._placed_moments(state["optimizer"], place))
+            if self._scaler is not None and "scaler" in state:  # there is none if the precision was another
+                self._scaler.load_state_dict(state["scaler"])
             self.step, self.seconds = checkpoint.step, state["seconds"]
             # Clones: torch 2.13 crashes on a state that is a view with an offset.
             torch.set_rng_state(state["random"]["cpu"][rank].clone())

@@ -8,8 +8,8 @@ from typing import Literal
 
 __all__ = ["Checkpoints", "Precision", "Strategy", "Times", "TrainingSettings"]
 
-Precision = Literal["32-true", "bf16-mixed"]
-"""float32 throughout, or the network under bfloat16 autocast. Not float16: its loss scaling skips steps."""
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+"""float32 throughout, or the network under bfloat16 or float16 autocast; the latter with loss scaling."""
 
 Strategy = Literal["auto", "ddp", "fsdp"]
 """The network whole in every process, or in slices. "auto" is "ddp" for several processes."""
@@ -43,7 +43,7 @@ class TrainingSettings:
         times: "uniform", or "stratified" over the batch of a step, which lowers the variance of the gradient.
         label_dropout: None: the network is told no labels. Else the probability with which an image's label is replaced
             by the null class, for classifier-free guidance: 0.1 is typical, 0 never. Classifiers leave it None.
-        precision: "32-true" or "bf16-mixed".
+        precision: "32-true", "bf16-mixed" or "16-mixed", whose loss scaling skips the steps whose gradients overflow.
         compile: torch.compile the network. Takes minutes at the start, and pays on GPUs.
         accelerator: as in Lightning Fabric: "auto", "cpu", "cuda", "mps".
         devices, nodes: how many on each machine, and machines. Under torchrun and SLURM, what was started there.
@@ -113,8 +113,8 @@ class TrainingSettings:
             raise ValueError(f"t_min must be in (0, 1): got {self.t_min}. At t = 0 there is no noise to learn from.")
         if self.label_dropout is not None and not 0 <= self.label_dropout <= 1:
             raise ValueError(f"label_dropout must be in [0, 1], or None for no labels: got {self.label_dropout}.")
-        if self.precision not in ("32-true", "bf16-mixed"):
-            raise ValueError(f"precision must be '32-true' or 'bf16-mixed': got {self.precision!r}.")
+        if self.precision not in ("32-true", "bf16-mixed", "16-mixed"):
+            raise ValueError(f"precision must be '32-true', 'bf16-mixed' or '16-mixed': got {self.precision!r}.")
         if self.strategy not in ("auto", "ddp", "fsdp"):
             raise ValueError(f"strategy must be 'auto', 'ddp' or 'fsdp': got {self.strategy!r}.")
         if self.checkpoints not in ("whole", "sharded"):
