@@ -6,14 +6,15 @@ FOLDER/whole has whole checkpoints, FOLDER/slices sharded ones. FOLDER/parts is 
 import sys
 from pathlib import Path
 
-from training.small_run import small_run
+from training.small_run import small_network, small_run
 
 STEPS = 6
 
 
 def main(folder: Path, devices: int) -> None:
     def trained(run: str, **options) -> None:
-        small_run(folder / run, devices=devices, batch_size=12, strategy="fsdp", checkpoint_every=3, **options)
+        where = dict(devices=devices, batch_size=12, strategy="fsdp", checkpoint_every=3)
+        small_run(folder / run, network=small_network(levels=2), **where, **options)
 
     trained("whole", steps=STEPS)
     trained("slices", steps=STEPS, checkpoints="sharded")

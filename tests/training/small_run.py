@@ -23,11 +23,11 @@ from psld.training import TrainingSettings, train
 STEPS = 40
 
 
-def small_network(dropout: float = 0.3) -> nn.Module:
+def small_network(dropout: float = 0.3, levels: int = 1) -> nn.Module:
     from psld.networks import UNet
 
     torch.manual_seed(0)
-    return UNet(1, 1, 8, width=8, multipliers=(1,), blocks=1, attention_resolutions=(), dropout=dropout)
+    return UNet(1, 1, 8, width=8, multipliers=(1,) * levels, blocks=1, attention_resolutions=(), dropout=dropout)
 
 
 class TwoConvolutions(nn.Module):
@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", default="whole")
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--times", default="uniform")
+    parser.add_argument("--levels", type=int, default=1)
     parser.add_argument("--dropout", type=float, default=0.3)
     arguments = parser.parse_args()
 
@@ -104,7 +105,7 @@ def main() -> None:
         *("checkpoints", "accumulate", "times"),
     )
     options = {name: getattr(arguments, name) for name in names}
-    small_run(arguments.run, slowly, small_network(arguments.dropout), keep_checkpoints=3, **options)
+    small_run(arguments.run, slowly, small_network(arguments.dropout, arguments.levels), keep_checkpoints=3, **options)
 
 
 if __name__ == "__main__":

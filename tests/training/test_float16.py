@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from training import small_run as script
 from training.small_run import TwoConvolutions, launched, noise_error
 
 SCALE = 2.0**16  # torch's first
-HALF = dict(precision="16-mixed", keep_checkpoints=99)
+HALF: dict[str, Any] = dict(precision="16-mixed", keep_checkpoints=99)
 
 
 def small_run(run: Path, loss=noise_error, dropout: float = 0.1, **options) -> Path:
@@ -137,7 +138,7 @@ def test_two_processes_skip_the_same_steps(tmp_path, strategy):
 def main(folder: Path, strategy: str) -> None:
     import os
 
-    options = dict(steps=6, checkpoint_every=1, devices=2, strategy=strategy, **HALF)
+    options: dict[str, Any] = dict(steps=6, checkpoint_every=1, devices=2, strategy=strategy, **HALF)
     overflowing = (4,) if os.environ.get("LOCAL_RANK") == "1" else ()
     small_run(folder / "two", Overflowing(*overflowing), **options)
     small_run(folder / "without", Overflowing(), **options)
