@@ -18,7 +18,7 @@ HALF: dict[str, Any] = dict(precision="16-mixed", keep_checkpoints=99)
 
 
 def small_run(run: Path, loss=noise_error, dropout: float = 0.1, **options) -> Path:
-    return script.small_run(run, loss, **(dict(network=TwoConvolutions(dropout)) | options))
+    return script.small_run(run, loss, options.pop("network", None) or TwoConvolutions(dropout), **options)
 
 
 class Overflowing:
