@@ -12,12 +12,14 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from interrupted import killed_at_the_second_batch
 from psld.cli import main
 from psld.cli.configuration import load_model, published_config
 from psld.cli.sample import own_share
 from psld.grids import Grid
+from psld.training import latest_checkpoint
 
 SMALL = {
     "seed": 3,
@@ -68,6 +70,24 @@ def test_sample_npz(trained):
     options = ["--num", "3", "--steps", "2", "--format", "npz", "--sampler", "Ancestral"]
     assert main(["sample", str(trained / "run"), "--out", str(trained / "npz"), *options]) == 0
     assert np.load(trained / "npz" / "samples.npz")["images"].shape == (3, 8, 8, 1)
+
+
+def test_sample_reads_a_checkpoint_in_slices(trained, tmp_path):
+    """Three files as the documentation describes them: tensors cut along dimension 0, their shapes beside."""
+    folder = shutil.copytree(latest_checkpoint(trained / "run"), tmp_path / "slices")
+    for name in ("model", "model_ema"):
+        tensors = load_file(folder / f"{name}.safetensors")
+        (folder / f"{name}.safetensors").unlink()
+        shapes = json.dumps({key: list(tensor.shape) for key, tensor in tensors.items()})
+        for rank in range(3):
+            step = {key: -(-len(tensor) // 3) for key, tensor in tensors.items()}
+            own = {key: tensor[rank * step[key] :][: step[key]].clone() for key, tensor in tensors.items()}
+            save_file(own, folder / f"{name}-0000{rank + 1}-of-00003.safetensors", {"shapes": shapes})
+    for run, out in ((trained / "run", "whole"), (folder, "cut")):
+        options = ["--num", "3", "--steps", "2", "--format", "npz", "--out", str(tmp_path / out)]
+        assert main(["sample", str(run), *options]) == 0
+    whole, cut = (np.load(tmp_path / out / "samples.npz")["images"] for out in ("whole", "cut"))
+    assert np.array_equal(whole, cut)
 
 
 @pytest.mark.parametrize("kind", ["png", "npz"])

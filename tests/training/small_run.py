@@ -24,12 +24,26 @@ from psld.training import TrainingSettings, train
 STEPS = 40
 
 
-def small_network(dropout: float = 0.3, classes: int | None = None) -> nn.Module:
+def small_network(dropout: float = 0.3, levels: int = 1, classes: int | None = None) -> nn.Module:
     from psld.networks import UNet
 
     torch.manual_seed(0)
-    sizes = dict(width=8, multipliers=(1,), blocks=1, attention_resolutions=(), dropout=dropout)
+    sizes = dict(width=8, multipliers=(1,) * levels, blocks=1, attention_resolutions=(), dropout=dropout)
     return UNet(1, 1, 8, **sizes, classes=classes)  # pyright: ignore[reportArgumentType]
+
+
+class TwoConvolutions(nn.Module):
+    """For what is slow: compiled in a second, and float16 on a CPU."""
+
+    def __init__(self, dropout: float = 0.1):
+        super().__init__()
+        self.dropout = dropout
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 1, 3, padding=1)
+
+    def forward(self, z: Tensor, t: Tensor) -> Tensor:
+        hidden = torch.tanh(self.first(z[:, 0]) + t[:, None, None, None])
+        return self.second(nn.functional.dropout(hidden, self.dropout, self.training))[:, None]
 
 
 def noise_error(model: ScoreModel, x0: Tensor, t: Tensor, generator: Generators, **condition: Tensor | None) -> Tensor:
@@ -54,11 +68,13 @@ def small_run(
     return train(network, VPSDE(), data, loss, "eps", small_settings(**options), run, seed, **of_train)
 
 
-def launched(run: Path, *options: str, python: tuple[str, ...] = (), **environment: str) -> subprocess.Popen:
-    """This file as a script, in a process of its own; `python` options come before it."""
+def launched(
+    run: Path, *options: str, python: tuple[str, ...] = (), script: str = __file__, **environment: str
+) -> subprocess.Popen:
+    """This file, or another, as a script, in a process of its own; `python` options come before it."""
     paths = os.pathsep.join(path for path in sys.path if path)
     return subprocess.Popen(
-        [sys.executable, *python, str(Path(__file__)), str(run), *options],
+        [sys.executable, *python, script, str(run), *options],
         env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -75,8 +91,10 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--strategy", default="auto")
+    parser.add_argument("--checkpoints", default="whole")
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--times", default="uniform")
+    parser.add_argument("--levels", type=int, default=1)
     parser.add_argument("--dropout", type=float, default=0.3)
     parser.add_argument("--label_dropout", type=float, default=None)
     arguments = parser.parse_args()
@@ -86,11 +104,12 @@ def main() -> None:
         return noise_error(model, x0, t, generator, **condition)
 
     names = (
-        *("resume", "checkpoint_every", "steps", "devices", "nodes", "strategy", "accumulate", "times"),
-        "label_dropout",
+        *("resume", "checkpoint_every", "steps", "devices", "nodes", "strategy"),
+        *("checkpoints", "accumulate", "times", "label_dropout"),
     )
     options = {name: getattr(arguments, name) for name in names}
-    network = small_network(arguments.dropout, None if arguments.label_dropout is None else 10)
+    classes = None if arguments.label_dropout is None else 10
+    network = small_network(arguments.dropout, arguments.levels, classes)
     small_run(arguments.run, slowly, network, keep_checkpoints=3, **options)
 
 

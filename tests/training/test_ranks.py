@@ -35,8 +35,8 @@ def run_as_processes(run: Path, *options: str, python: tuple[str, ...] = ()) -> 
     return read_checkpoint(latest_checkpoint(run))
 
 
-def require_close(got: Checkpoint, want: Checkpoint, **options) -> None:
-    start = network_here(**options).state_dict()
+def require_close(got: Checkpoint, want: Checkpoint, start: dict[str, torch.Tensor] | None = None) -> None:
+    start = small_network(dropout=0.0).state_dict() if start is None else start
     assert got.step == want.step
     assert max(float((want.weights[name] - start[name]).abs().max()) for name in start) > 100 * TOLERANCE
     for tensors, others in ((got.weights, want.weights), (got.averages, want.averages)):
@@ -74,7 +74,15 @@ def test_two_processes_take_the_same_steps(one, tmp_path, strategy, accumulate, 
     """Which labels are dropped goes by the position in the batch of all processes, as times and noise do."""
     own = [word for name, value in KINDS[kind].items() for word in (f"--{name}", str(value))]
     options = ("--devices", "2", "--strategy", strategy, "--accumulate", accumulate, *own)
-    require_close(run_as_processes(tmp_path / "two", *options), one[kind], **KINDS[kind])
+    require_close(run_as_processes(tmp_path / "two", *options), one[kind], network_here(**KINDS[kind]).state_dict())
+
+
+@pytest.mark.slow
+def test_a_network_of_several_levels_in_slices_takes_the_same_steps(tmp_path):
+    """Its levels hand activations to one another, past the modules that gather and drop their weights."""
+    two = run_as_processes(tmp_path / "two", "--devices", "2", "--strategy", "fsdp", "--levels", "3")
+    one = read_checkpoint(small_run(tmp_path / "one", network=small_network(0.0, levels=3), steps=STEPS))
+    require_close(two, one, small_network(0.0, levels=3).state_dict())
 
 
 @pytest.mark.slow

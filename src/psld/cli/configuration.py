@@ -18,7 +18,7 @@ from psld.pretrained.presets import published_config
 from psld.pretrained.published import published_checkpoint
 from psld.processes import Conditioning, Process
 from psld.training import TrainingSettings, latest_checkpoint, load_weights
-from psld.training.checkpoint import AVERAGED
+from psld.training.checkpoint import weight_files
 
 __all__ = [
     "classifier_run_parser",
@@ -120,7 +120,7 @@ def load_classifier(path: str | Path, device: str = "cpu") -> tuple[NoiseClassif
             f"{folder} holds a score model and no classifier ({type(network).__name__}): train one with "
             "psld train-classifier (configs/digits-classifier.yaml)."
         )
-    load_weights(folder, network, "ema" if (folder / AVERAGED).is_file() else "online")
+    load_weights(folder, network, "ema" if weight_files(folder, "ema") else "online")
     network.to(device).eval().requires_grad_(False)
     return network, parts.process, tuple(config.image_shape)
 

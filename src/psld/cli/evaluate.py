@@ -32,7 +32,7 @@ from psld.pretrained.published import with_place_for_results
 from psld.processes import Process
 from psld.samplers import Sampler
 from psld.training import latest_checkpoint
-from psld.training.checkpoint import AVERAGED, ONLINE, has_checkpoint
+from psld.training.checkpoint import has_checkpoint, weight_files
 from psld.training.devices import launch, of_all_ranks
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def _evaluate_run(options: ArgumentParser, config, checkpoint: Path, fabric: Fab
     drawings = list(_drawings(config, parts.sampler, model.process))
     reference = _reference(config, tuple(shape), fabric)
     folder = Path(config.out) if config.out else checkpoint / "evaluation"
-    weights = latest_checkpoint(checkpoint) / (AVERAGED if config.weights == "ema" else ONLINE)
+    weights = weight_files(latest_checkpoint(checkpoint), config.weights)
     results = []
     for drawing in drawings:
         settings = _settings(config, drawing, weights, reference)
@@ -277,10 +277,10 @@ def _in_sweep(cell: Cell, only: list[str]) -> bool:
     return not cell.judged and (not only or any(part in cell.label for part in only))
 
 
-def _settings(config, drawing: Drawing, weights: Path, reference: Reference) -> dict[str, Any]:
+def _settings(config, drawing: Drawing, weights: list[Path], reference: Reference) -> dict[str, Any]:
     """All that a result depends on; of the weights their hash, wherever the folder is."""
-    known = provenance(config, weights.parent, drawing.sampler, drawing.grid)
-    own = {"checkpoint": file_sha256(weights), "num": config.num or PROTOCOLS["10k"]}
+    known = provenance(config, weights[0].parent, drawing.sampler, drawing.grid)
+    own = {"checkpoint": file_sha256(*weights), "num": config.num or PROTOCOLS["10k"]}
     told = {} if config.label is None else {"label": config.label, "guidance": config.guidance}
     return known | own | told | reference.identity
 

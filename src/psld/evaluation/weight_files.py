@@ -64,12 +64,13 @@ def _require_hash(name: str, found: str, expected: str | None) -> None:
         raise ValueError(f"{name} has SHA-256 {found}, not {expected}: it is another file, or a damaged one.")
 
 
-def file_sha256(file: Path) -> str:
-    """In hexadecimal."""
+def file_sha256(*files: Path) -> str:
+    """In hexadecimal; of several files, of their contents one after the other."""
     digest = hashlib.sha256()
-    with open(file, "rb") as content:
-        while block := content.read(1 << 20):
-            digest.update(block)
+    for file in files:
+        with open(file, "rb") as content:
+            while block := content.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 

@@ -130,7 +130,8 @@ class Encoder(nn.Module):
         image, x = x, self.conv_in(x)
         saved = [x]
         for level in self.downs:
-            x, image = level(x, time, image, saved)
+            x, image, activations = level(x, time, image)
+            saved += activations
         x = recomputed(self.middle_in, x, time, recompute=self.recompute)
         x = recomputed(self.middle_attention, x, recompute=self.recompute)
         return recomputed(self.middle_out, x, time, recompute=self.recompute), time, saved

@@ -133,8 +133,12 @@ class DownLevel(nn.Module):
         self.blocks, self.attention, self.leave = nn.ModuleList(blocks), nn.ModuleList(attention), leave
         self.entry, self.recompute = entry, recompute
 
-    def forward(self, x: Features, time: Time, image: Image, saved: list[Tensor]) -> tuple[Features, Image]:
-        """Features and image below; every activation that the way up will need is appended to `saved`."""
+    def forward(self, x: Features, time: Time, image: Image) -> tuple[Features, Image, list[Tensor]]:
+        """Features and image below, and every activation that the way up will need, in order.
+
+        They are returned, not appended to a list of the caller's: a level in slices gets copies of lists.
+        """
+        saved = []
         for index, block in enumerate(self.blocks):
             x = recomputed(block, x, time, recompute=self.recompute)
             if self.attention:
@@ -145,7 +149,7 @@ class DownLevel(nn.Module):
             if self.entry is not None:
                 image, x = self.entry(image, x)
             saved.append(x)
-        return x, image
+        return x, image, saved
 
 
 class UpLevel(nn.Module):
@@ -166,9 +170,9 @@ class UpLevel(nn.Module):
     def forward(
         self, x: Features, time: Time, image: Image | None, saved: list[Tensor]
     ) -> tuple[Features, Image | None]:
-        """Features and running output above; one activation is taken off `saved` for each block."""
+        """Features and running output above; `saved` has one activation for each block in turn, and is emptied."""
         for block in self.blocks:
-            x = recomputed(block, torch.cat([x, saved.pop()], dim=1), time, recompute=self.recompute)
+            x = recomputed(block, torch.cat([x, saved.pop(0)], dim=1), time, recompute=self.recompute)
         for attention in self.attention:
             x = recomputed(attention, x, recompute=self.recompute)
         if self.output is not None:

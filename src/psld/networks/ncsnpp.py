@@ -11,6 +11,7 @@ block of the attended resolutions going down, the level going up, and sits in th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -195,7 +196,8 @@ class NCSNpp(Encoder):
         x, time, saved = self._encoded(x, t, self._label_features(label, t))
         running = None
         for level in self.ups:
-            x, running = level(x, time, running, saved)
+            own = [saved.pop() for _ in cast(UpLevel, level).blocks]
+            x, running = level(x, time, running, own)
         if running is None or self.progressive_output != "output_skip":
             running = self.conv_out(functional.silu(self.norm_out(x)))
         output = running.contiguous()

@@ -10,19 +10,32 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from psld.training.settings import Precision, Strategy
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+    from lightning.fabric.plugins import Precision as FabricPrecision
     from lightning.fabric.strategies.strategy import Strategy as FabricStrategy
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["every_rank", "gathered", "launch", "of_all_ranks", "own_part", "part_like", "whole"]
+__all__ = [
+    "every_rank",
+    "first_problem",
+    "gathered",
+    "launch",
+    "loss_scaler",
+    "of_all_ranks",
+    "own_part",
+    "part_like",
+    "slice_like",
+    "whole",
+]
 
 
 def launch(
@@ -41,10 +54,33 @@ def launch(
         devices=devices,
         num_nodes=nodes,
         strategy=_sliced(devices * nodes) if strategy == "fsdp" else strategy,
-        precision=precision,
+        plugins=None if precision == "32-true" else _autocast(precision, accelerator),
     )
     fabric.launch()
     return fabric
+
+
+def _autocast(precision: Literal["bf16-mixed", "16-mixed"], accelerator: str) -> FabricPrecision:
+    """16 bits where autocast computes, with loss scaling for float16.
+
+    Fabric's own would also round what the network is called with, the times and the state of which a preconditioned
+    network passes a part through: its error at small σ is then that of bfloat16. And its float16 becomes bfloat16 on a
+    CPU, and is refused with slices.
+    """
+    from lightning.fabric.plugins import MixedPrecision
+
+    class Autocast(MixedPrecision):
+        def convert_input(self, data: Any) -> Any:
+            return data
+
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    first = next(device for device, there in available.items() if there)
+    return Autocast(precision, device=first if accelerator in ("auto", "gpu") else accelerator)
+
+
+def loss_scaler(fabric: Fabric) -> GradScaler | None:
+    """What scales the loss, if the precision needs that."""
+    return getattr(fabric.strategy.precision, "scaler", None)
 
 
 def _sliced(ranks: int) -> FabricStrategy:
@@ -127,6 +163,23 @@ def part_like(tensor: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
 
 
+def slice_like(own: Tensor, like: Tensor) -> Tensor:
+    """The slice that this process holds of a tensor, placed as `like` is. No process needs to hear of the others.
+
+    Raises:
+        RuntimeError: it is not of the shape of this process's slice of `like`.
+    """
+    from torch.distributed.tensor import DTensor
+
+    if own.shape != own_part(like).shape:
+        raise RuntimeError(f"a slice is {tuple(own.shape)}, and this process holds {tuple(own_part(like).shape)}.")
+    if not isinstance(like, DTensor):
+        return own
+    return DTensor.from_local(
+        own.to(like.device), like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
+
+
 def every_rank(fabric: Fabric, tensor: Tensor, combine: str) -> Tensor:
     """Element-wise "mean" or "max" over the ranks; all of them get the same."""
     if fabric.world_size == 1:
@@ -144,3 +197,12 @@ def of_all_ranks(fabric: Fabric, tensor: Tensor) -> Tensor:
     received = [torch.empty_like(own) for _ in range(fabric.world_size)]
     torch.distributed.all_gather(received, own)
     return torch.stack(received).cpu()
+
+
+def first_problem(fabric: Fabric, problem: str) -> str:
+    """What went wrong on the lowest rank that has something to say, for all of them; "" if nothing did, anywhere."""
+    if fabric.world_size == 1:
+        return problem
+    problems = [""] * fabric.world_size
+    torch.distributed.all_gather_object(problems, problem)
+    return next(filter(None, problems), "")

@@ -26,10 +26,13 @@ class Interval:
         self._reduce = reduce
         self._steps: list[int] = []
         self._values: list[Tensor] = []
+        self._taken: list[bool] = []
 
-    def add(self, step: int, loss: Float[Tensor, ""], gradient_norm: Float[Tensor, ""]) -> None:
+    def add(self, step: int, loss: Float[Tensor, ""], gradient_norm: Float[Tensor, ""] | None) -> None:
+        """Of a step that loss scaling skipped there is no norm, and that is no fault."""
         self._steps.append(step)
-        self._values.append(torch.stack([loss.detach(), gradient_norm.detach()]))
+        self._values.append(torch.stack([loss, torch.zeros_like(loss) if gradient_norm is None else gradient_norm]))
+        self._taken.append(gradient_norm is not None)
 
     def check(self, weights: Iterable[Tensor], advice: str) -> None:
         """Waits for the device and looks at every step of the interval, and at the weights they led to.
@@ -49,9 +52,10 @@ class Interval:
             raise TrainingDiverged(f"after step {self._steps[-1]} some weights are not finite. {advice}")
 
     def close(self) -> tuple[float, float]:
-        """Mean loss and mean gradient norm of the interval; the next one starts."""
-        loss, norm = self._reduced().mean(dim=0).tolist()
-        self._steps, self._values = [], []
+        """Mean loss of the interval, and mean gradient norm of the steps that were taken; the next one starts."""
+        losses, norms = self._reduced().unbind(dim=1)
+        loss, norm = float(losses.mean()), float(norms[torch.tensor(self._taken)].mean())
+        self._steps, self._values, self._taken = [], [], []
         return loss, norm
 
     def _reduced(self) -> Float[Tensor, "steps 2"]:

@@ -24,13 +24,16 @@ from psld.predictions import Predicts, ScoreModel
 from psld.processes import Process
 from psld.training.checkpoint import (
     Checkpoint,
+    CheckpointError,
     has_checkpoint,
     latest_checkpoint,
     read_checkpoint,
+    read_slices,
     require_space,
     write_checkpoint,
+    write_slices,
 )
-from psld.training.devices import every_rank, launch
+from psld.training.devices import every_rank, first_problem, launch
 from psld.training.health import Interval
 from psld.training.logs import Row, RunLog
 from psld.training.runs import push_aside, require_startable, settle
@@ -134,7 +137,22 @@ def _admitted(
         raise ValueError(f"t_min must be below the horizon of the process: got {settings.t_min} and T = {process.T}.")
     _require_labels(network, data, loss, settings.label_dropout)
     require_space(run, _checkpoint_size(network))
-    return read_checkpoint(latest_checkpoint(run)) if resume else None
+    return _read_together(latest_checkpoint(run), fabric, settings) if resume else None
+
+
+def _read_together(folder: Path, fabric: Fabric, settings: TrainingSettings) -> Checkpoint:
+    """The checkpoint, or of one in slices this rank's, on every rank; or an error on every rank."""
+    checkpoint, problem = None, ""
+    try:
+        if settings.strategy == "fsdp":
+            checkpoint = read_slices(folder, fabric.global_rank, fabric.world_size)
+        checkpoint = checkpoint or read_checkpoint(folder)
+    except CheckpointError as error:
+        problem = str(error)
+    problem = first_problem(fabric, problem)
+    if checkpoint is None or problem:
+        raise CheckpointError(problem)
+    return checkpoint
 
 
 def _asks_for_labels(loss: Loss) -> bool:
@@ -218,9 +236,13 @@ def _train_on(
 
 
 def _save(session: Session, fabric: Fabric, settings: TrainingSettings, run: Path, config_text: str) -> None:
-    checkpoint = session.checkpoint(config_text)
+    checkpoint, keep = session.checkpoint(config_text), settings.keep_checkpoints
+    if checkpoint.sliced:
+        ranks = (fabric.global_rank, fabric.world_size)
+        write_slices(run, checkpoint, keep, *ranks, partial(first_problem, fabric))
+    elif fabric.is_global_zero:
+        write_checkpoint(run, checkpoint, keep)
     if fabric.is_global_zero:
-        write_checkpoint(run, checkpoint, settings.keep_checkpoints)
         settle(run)
     fabric.barrier()
 

@@ -9,6 +9,7 @@ takes the same steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from psld.data.order import derived_seed
 from psld.predictions import ScoreModel
 from psld.training.checkpoint import Checkpoint, CheckpointError
-from psld.training.devices import gathered, of_all_ranks, own_part, part_like, whole
+from psld.training.devices import gathered, loss_scaler, of_all_ranks, own_part, part_like, slice_like, whole
 from psld.training.ema import ExponentialMovingAverage
 from psld.training.settings import TrainingSettings
 
@@ -33,6 +34,17 @@ Loss = Callable[..., Tensor]
 There is one generator a sample; `psld.noise.standard_normal(shape, generators)` draws with them. With label_dropout the
 loss gets label=, (B,) int64, as well, and hands it to the model. One with `asks_for_labels = True` gets every label.
 """
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """Says which setting to leave out if torch.compile fails, which it does at the first call of the network."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        raise ValueError(f"training.compile is on, and torch.compile fails: {error}\nLeave it out to train.") from error
 
 
 class Session:
@@ -68,9 +80,11 @@ class Session:
         self._length = length
         self._null: int | None = getattr(network, "classes", None)
         network.train()
-        self._wrapped = fabric.setup_module(network)  # first: it may slice the parameters that the others keep
+        runnable = cast(nn.Module, torch.compile(network)) if settings.compile else network
+        self._wrapped = fabric.setup_module(runnable)  # first: it may slice the parameters that the others keep
         self._optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
         self._stepper = cast(torch.optim.Optimizer, fabric.setup_optimizers(self._optimizer))
+        self._scaler = loss_scaler(fabric)
         self._model = score_model(self._wrapped)
         self._average = ExponentialMovingAverage(network, settings.decay)
         self._generators = [torch.Generator() for _ in range(settings.batch_size // fabric.world_size)]
@@ -113,12 +127,13 @@ class Session:
         """Computes a loss and changes nothing, so that what does not fit together fails before anything is written.
 
         Raises:
-            ValueError: the data or the loss is not finite, or the loss is not one number a sample.
+            ValueError: the data or the loss is not finite, the loss is not one number a sample, or the network cannot
+                be compiled.
         """
         if not bool(x0.isfinite().all()):
             raise ValueError("the data hold NaN or infinity (seen in the first batch): remove or repair such images.")
         device = self._fabric.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _compiling():
             image, t, generators, condition = next(self._parts(x0, label))
             losses = self._loss(self._model, image, t, generators, **condition)
         if losses.shape != t.shape:
@@ -130,9 +145,17 @@ class Session:
 
     def advance(
         self, x0: Float[Tensor, "B *data"], label: Int64[Tensor, " B"] | None = None
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """One optimizer step. Returns (mean loss, gradient norm before clipping), on the device, not waited for."""
-        settings = self._settings
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
+        """One optimizer step.
+
+        Under loss scaling a step whose gradients overflow is skipped: weights and moments stay, the scale is halved,
+        and the step counts as one, with its images, learning rate and turn of the average.
+
+        Returns:
+            (mean loss, gradient norm before clipping), on the device, not waited for. No norm of a step that was
+            skipped, unless the scale was 1 or less: then it is the gradient itself that is not finite.
+        """
+        settings, scale = self._settings, self._loss_scale()
         self.rate = settings.learning_rate_at(self.step + 1)
         for group in self._optimizer.param_groups:
             group["lr"] = self.rate
@@ -151,26 +174,39 @@ class Session:
         self._average.update()
         self.step += 1
         assert norm is not None  # it is, whenever max_norm is given
-        return total, gathered(norm)
+        skipped = self._loss_scale() < scale
+        return total, None if skipped and scale > 1 else gathered(norm)
+
+    def _loss_scale(self) -> float:
+        return 1.0 if self._scaler is None else self._scaler.get_scale()
 
     def weights(self) -> list[Tensor]:
         """What this rank holds of them."""
         return [own_part(parameter.detach()) for parameter in self.network.parameters()]
 
     def checkpoint(self, config_text: str) -> Checkpoint:
-        """The present state. Every rank must call it; the first gets it whole, and only that one is to be used."""
+        """The present state. Every rank must call it.
+
+        Returns:
+            With checkpoints "sharded", what this rank holds: not copied, so to be written before the next step. Else
+            the first rank gets everything, and only that one is to be used.
+        """
         random = {"cpu": torch.get_rng_state()}
         if self._fabric.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self._fabric.device)
         random = {name: of_all_ranks(self._fabric, state) for name, state in random.items()}
-        first = self._fabric.is_global_zero
+        sliced = self._settings.checkpoints == "sharded"
+
+        def taken(tensor: Tensor) -> Tensor:
+            return tensor.detach() if sliced else whole(tensor, self._fabric.is_global_zero)
+
         weights, averages = (
-            {name: whole(tensor, first) for name, tensor in state.items()}
+            {name: taken(tensor) for name, tensor in state.items()}
             for state in (self.network.state_dict(), self._average.state_dict())
         )
         optimizer = self._optimizer.state_dict()
         moments = {
-            index: {name: whole(value, first) for name, value in entries.items()}
+            index: {name: taken(value) for name, value in entries.items()}
             for index, entries in optimizer["state"].items()
         }
         state = {
@@ -179,7 +215,9 @@ class Session:
             "seconds": self.seconds,
             "repeats": self._repeats(),
         }
-        return Checkpoint(self.step, weights, averages, state, config_text)
+        if self._scaler is not None:
+            state["scaler"] = self._scaler.state_dict()
+        return Checkpoint(self.step, weights, averages, state, config_text, sliced)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continues from a checkpoint.
@@ -194,10 +232,12 @@ class Session:
                 before = state["repeats"].get(name, now)  # older checkpoints do not say all of them
                 if before != now:
                     raise ValueError(f"the run was started with {name}={before}, not {now}: resume with that.")
-            own = self.network.state_dict()
-            self.network.load_state_dict({name: part_like(t, own[name]) for name, t in checkpoint.weights.items()})
-            self._average.load_state_dict({name: part_like(t, own[name]) for name, t in checkpoint.averages.items()})
-            self._optimizer.load_state_dict(self._sliced_moments(state["optimizer"]))
+            own, place = self.network.state_dict(), slice_like if checkpoint.sliced else part_like
+            self.network.load_state_dict({name: place(t, own[name]) for name, t in checkpoint.weights.items()})
+            self._average.load_state_dict({name: place(t, own[name]) for name, t in checkpoint.averages.items()})
+            self._optimizer.load_state_dict(self._placed_moments(state["optimizer"], place))
+            if self._scaler is not None and "scaler" in state:  # there is none if the precision was another
+                self._scaler.load_state_dict(state["scaler"])
             self.step, self.seconds = checkpoint.step, state["seconds"]
             # Clones: torch 2.13 crashes on a state that is a view with an offset.
             torch.set_rng_state(state["random"]["cpu"][rank].clone())
@@ -209,12 +249,12 @@ class Session:
             ) from error
         self._average.updates = checkpoint.step
 
-    def _sliced_moments(self, optimizer: dict[str, Any]) -> dict[str, Any]:
-        """The optimizer's state, its moments cut as the parameters are; they come in the same order."""
+    def _placed_moments(self, optimizer: dict[str, Any], place: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Any]:
+        """The optimizer's state, its moments placed as the parameters are; they come in the same order."""
         parameters = list(self.network.parameters())
         moments = {
             index: {
-                name: part_like(value, parameters[index]) if value.shape == parameters[index].shape else value
+                name: place(value, parameters[index]) if value.ndim else value  # a scalar: Adam's count of steps
                 for name, value in entries.items()
             }
             for index, entries in optimizer["state"].items()

@@ -6,13 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Precision", "Strategy", "Times", "TrainingSettings"]
+__all__ = ["Checkpoints", "Precision", "Strategy", "Times", "TrainingSettings"]
 
-Precision = Literal["32-true", "bf16-mixed"]
-"""float32 throughout, or the network under bfloat16 autocast. Not float16: its loss scaling skips steps."""
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+"""float32 throughout, or the network under bfloat16 or float16 autocast; the latter with loss scaling."""
 
 Strategy = Literal["auto", "ddp", "fsdp"]
 """The network whole in every process, or in slices. "auto" is "ddp" for several processes."""
+
+Checkpoints = Literal["whole", "sharded"]
+"""Gathered and written by the first process, or each process's slices in files of its own."""
 
 Times = Literal["uniform", "stratified"]
 """Independent times; or u, u + 1/B, u + 2/B, … (mod 1) with one u for all B images of a step, each still uniform."""
@@ -40,10 +43,13 @@ class TrainingSettings:
         times: "uniform", or "stratified" over the batch of a step, which lowers the variance of the gradient.
         label_dropout: None: the network is told no labels. Else the probability with which an image's label is replaced
             by the null class, for classifier-free guidance: 0.1 is typical, 0 never. Classifiers leave it None.
-        precision: "32-true" or "bf16-mixed".
+        precision: "32-true", "bf16-mixed" or "16-mixed", whose loss scaling skips the steps whose gradients overflow.
+        compile: torch.compile the network. Takes minutes at the start, and pays on GPUs.
         accelerator: as in Lightning Fabric: "auto", "cpu", "cuda", "mps".
         devices, nodes: how many on each machine, and machines. Under torchrun and SLURM, what was started there.
         strategy: "ddp": every process has the network; "fsdp": each a slice of it; "auto".
+        checkpoints: "whole": the first process gathers and writes them; "sharded": each process writes the slices it
+            holds, so that none needs memory for the whole. "sharded" needs strategy "fsdp".
         log_every: steps between rows of metrics.csv, which is also how soon a loss that is not finite is noticed.
         checkpoint_every: steps between checkpoints; there is one at the end in any case.
         keep_checkpoints: how many of the newest are kept.
@@ -68,10 +74,12 @@ class TrainingSettings:
     times: Times = "uniform"
     label_dropout: float | None = None
     precision: Precision = "32-true"
+    compile: bool = False
     accelerator: str = "auto"
     devices: int = 1
     nodes: int = 1
     strategy: Strategy = "auto"
+    checkpoints: Checkpoints = "whole"
     log_every: int = 100
     checkpoint_every: int = 5000
     keep_checkpoints: int = 2
@@ -105,10 +113,17 @@ class TrainingSettings:
             raise ValueError(f"t_min must be in (0, 1): got {self.t_min}. At t = 0 there is no noise to learn from.")
         if self.label_dropout is not None and not 0 <= self.label_dropout <= 1:
             raise ValueError(f"label_dropout must be in [0, 1], or None for no labels: got {self.label_dropout}.")
-        if self.precision not in ("32-true", "bf16-mixed"):
-            raise ValueError(f"precision must be '32-true' or 'bf16-mixed': got {self.precision!r}.")
+        if self.precision not in ("32-true", "bf16-mixed", "16-mixed"):
+            raise ValueError(f"precision must be '32-true', 'bf16-mixed' or '16-mixed': got {self.precision!r}.")
         if self.strategy not in ("auto", "ddp", "fsdp"):
             raise ValueError(f"strategy must be 'auto', 'ddp' or 'fsdp': got {self.strategy!r}.")
+        if self.checkpoints not in ("whole", "sharded"):
+            raise ValueError(f"checkpoints must be 'whole' or 'sharded': got {self.checkpoints!r}.")
+        if self.checkpoints == "sharded" and self.strategy != "fsdp":
+            raise ValueError(
+                f"checkpoints='sharded' needs strategy='fsdp': got {self.strategy!r}, under which every process holds "
+                "the whole network and there is nothing to shard."
+            )
         if self.times not in ("uniform", "stratified"):
             raise ValueError(f"times must be 'uniform' or 'stratified': got {self.times!r}.")
         if self.max_seconds is not None and not self.max_seconds > 0:
