@@ -90,6 +90,8 @@ def test_a_sweep_goes_on_where_it_was(tmp_path, monkeypatch):
     assert main([*sweep, "--nfe", "5", "8"]) == 0
     assert drawn == [5, 8, 8]
     points = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
+    shares = [f"{point['confident']:.0%}" for point in points]
+    assert f"| {' | '.join(shares)} |" in (tmp_path / "sweep.md").read_text(encoding="utf-8")
     assert [point["budget"] for point in points] == [5, 8]
     assert Image.open(tmp_path / "sweep.png").size[0] > 300
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -371,6 +371,7 @@ class Point(NamedTuple):
     precision: float
     recall: float
     confident: float
+    confident_data: float
     seconds: float
 
 
@@ -383,11 +384,11 @@ def _write_sweep(
     points = []
     for drawing, result in zip(drawings, results, strict=True):
         figures = result["figures"]
-        names = ("precision", "recall", "confident share of samples")
-        precision, recall, confident = (figures.get(name, missing) for name in names)
+        names = ("precision", "recall", "confident share of samples", "confident share of data")
+        shares = (figures.get(name, missing) for name in names)
         floor = missing if reference.floor is None else reference.floor
         drawn = (process, drawing.family, drawing.label, drawing.budget, result["nfe"])
-        points.append(Point(*drawn, figures[distance], floor, precision, recall, confident, result["seconds"]))
+        points.append(Point(*drawn, figures[distance], floor, *shares, result["seconds"]))
     rows = [{column: value for column, value in p._asdict().items() if value == value} for p in points]
     _write(rows, folder / f"{name}.json")
     table = _table(points, distance, results[0], reference, f"{config.run}{_told(config)}")
@@ -399,19 +400,31 @@ def _write_sweep(
 
 
 def _table(points: list[Point], distance: str, result: dict[str, Any], reference: Reference, drawn: str) -> str:
-    """Samplers down, budgets across; the best of each budget in bold; and how it was measured."""
-    budgets = sorted({point.budget for point in points})
-    best = {budget: min(p.frechet for p in points if p.budget == budget) for budget in budgets}
-    lines = [f"| sampler | {' | '.join(f'NFE {budget}' for budget in budgets)} |", "| --- " * (len(budgets) + 1) + "|"]
-    for sampler in dict.fromkeys(point.sampler for point in points):
-        own = {point.budget: point.frechet for point in points if point.sampler == sampler}
-        shown = [_cell(own[b], own[b] == best[b]) if b in own else "" for b in budgets]
-        lines.append(f"| {sampler.replace('|', '/')} | {' | '.join(shown)} |")
+    """Distances, the best of each budget in bold; how they were measured; and confident shares, of a classifier."""
     floor = "" if reference.floor is None else f", floor {reference.floor:.3g}"
     samples, data = result["samples"]["images"], result["data"]["images"]
     compared = f"{samples} samples of {drawn} against {data} images of {reference.data.source or 'the data'}"
+    best = {budget: min(p.frechet for p in points if p.budget == budget) for budget in {p.budget for p in points}}
+    lines = _rows(points, lambda point: _cell(point.frechet, point.frechet == best[point.budget]))
     lines += ["", f"{distance}, {compared}{floor}; features: {result['extractor']}.", ""]
+    if points[0].confident == points[0].confident:
+        lines += _rows(points, lambda point: f"{point.confident:.0%}")
+        lines += [
+            "",
+            f"Share of samples of which the classifier is confident; of the data {points[0].confident_data:.0%}.",
+            "",
+        ]
     return "\n".join(lines)
+
+
+def _rows(points: list[Point], shown: Callable[[Point], str]) -> list[str]:
+    """Samplers down, budgets across, in Markdown."""
+    budgets = sorted({point.budget for point in points})
+    lines = [f"| sampler | {' | '.join(f'NFE {budget}' for budget in budgets)} |", "| --- " * (len(budgets) + 1) + "|"]
+    for sampler in dict.fromkeys(point.sampler for point in points):
+        own = {point.budget: shown(point) for point in points if point.sampler == sampler}
+        lines.append(f"| {sampler.replace('|', '/')} | {' | '.join(own.get(budget, '') for budget in budgets)} |")
+    return lines
 
 
 def _cell(value: float, best: bool) -> str:
