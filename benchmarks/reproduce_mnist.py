@@ -65,14 +65,14 @@ def sweep(
     """Samplers × NFE of a run, as another process where one is given; x̂₀ is clamped for samplers of ours alone."""
     against = ["--against", str(arguments.root), "--against_split", "train"]
     against += ["--floor", str(arguments.root), "--floor_split", "heldout", "--num", str(arguments.samples)]
-    cells = ["--sweep", "--nfe", *map(str, nfe), "--only", *samplers, "--clamp", str(samplers == OURS).lower()]
+    cells = ["--sweep", "--nfe", *map(str, nfe), "--only", *samplers, "--clamp", str(samplers[0] in OURS).lower()]
     if psld(["evaluate", str(run), *process, *against, *cells, "--out", str(out)]) != 0:
         raise SystemExit(f"evaluation of {run} failed.")
     return json.loads((out / "sweep.json").read_text(encoding="utf-8"))
 
 
 def measured(name: str, run: Path, arguments: argparse.Namespace) -> dict[str, list[dict]]:
-    """The samplers of ours and those of the paper, as PSLD; a network of every process as the others too, by ours."""
+    """The samplers of ours and those of the paper, as PSLD; a network of every process as the others too, by one."""
     results = arguments.out / "results"
 
     def points(process: str, kind: str, samplers: list[str], nfe: list[int]) -> list[dict]:
@@ -83,7 +83,7 @@ def measured(name: str, run: Path, arguments: argparse.Namespace) -> dict[str, l
     found["PSLD"] += points("PSLD", "published", PUBLISHED, arguments.nfe)
     found["PSLD"] += points("PSLD", "paper", PUBLISHED[:1], [PAPER])
     if name == "mnist-denoiser":
-        found |= {process: points(process, "ours", OURS, arguments.nfe) for process in ("CLD", "VP")}
+        found |= {process: points(process, "ours", OURS[2:], arguments.nfe) for process in ("CLD", "VP")}
     return found
 
 
