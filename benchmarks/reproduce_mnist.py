@@ -126,7 +126,8 @@ def main() -> None:
         lines = [machine(run, next(iter(sweeps.values())), arguments), "", *table(sweeps, [*arguments.nfe, PAPER])]
         print("\n".join(["", name, "", *lines]))
         if arguments.publish:
-            command = "python benchmarks/reproduce_mnist.py --root data/mnist --publish"
+            trained_as = f"--seconds {arguments.seconds:.0f} --precision {arguments.precision}"
+            command = f"python benchmarks/reproduce_mnist.py --root data/mnist {trained_as} --publish"
             publish(name, run, ABOUT[name], lines, command, data_root="data/mnist")
 
 
