@@ -18,7 +18,7 @@ ROWS = "class_embedding.weight"
 
 
 def labelled_network(classes=10, dropout=0.0):
-    return small_network(dropout, classes)
+    return small_network(dropout, classes=classes)
 
 
 class Told:
