@@ -42,7 +42,8 @@ def test_known_pixels_come_back_exactly(sampler, resamplings):
     together = wrapped.sample(model, (3,), grid, seeds=range(4))
     assert torch.equal(together.x[:, KNOWN], IMAGE[:, KNOWN].expand(4, 2))
     assert together.nfe.tolist() == [5 * sampler.evaluations * resamplings + 1] * 4
-    assert torch.equal(together.x[2], wrapped.sample(model, (3,), grid, seeds=[2]).x[0])
+    alone = wrapped.sample(model, (3,), grid, seeds=[2]).x[0]
+    torch.testing.assert_close(together.x[2], alone, rtol=1e-12, atol=1e-12)  # last bits: as for samplers alone
     assert len(torch.unique(together.x[:, 1])) == 4
 
 

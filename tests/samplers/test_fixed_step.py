@@ -28,8 +28,10 @@ def test_a_sample_does_not_depend_on_its_batch(sampler, process):
     together = sampler.sample(model, (3,), grid, seeds=range(5))
     alone = sampler.sample(model, (3,), grid, seeds=[3])
     pair = sampler.sample(model, (3,), grid, seeds=[1, 3])
-    assert torch.equal(together.x[3], alone.x[0]) and torch.equal(together.z[3], alone.z[0])
-    assert torch.equal(together.z[[1, 3]], pair.z)
+    last_bits = dict(rtol=1e-12, atol=1e-12)  # of small products: some processors round a batch of them otherwise
+    torch.testing.assert_close(together.x[3], alone.x[0], **last_bits)
+    torch.testing.assert_close(together.z[3], alone.z[0], **last_bits)
+    torch.testing.assert_close(together.z[[1, 3]], pair.z, **last_bits)
     assert together.nfe.tolist() == [6] * 5
 
 
