@@ -385,9 +385,10 @@ def _write_sweep(
     for drawing, result in zip(drawings, results, strict=True):
         figures = result["figures"]
         names = ("precision", "recall", "confident share of samples", "confident share of data")
-        shares = (figures.get(name, missing) for name in names)
+        precision, recall, confident, of_data = (figures.get(name, missing) for name in names)
         floor = missing if reference.floor is None else reference.floor
         drawn = (process, drawing.family, drawing.label, drawing.budget, result["nfe"])
+        shares = (precision, recall, confident, of_data)
         points.append(Point(*drawn, figures[distance], floor, *shares, result["seconds"]))
     rows = [{column: value for column, value in p._asdict().items() if value == value} for p in points]
     _write(rows, folder / f"{name}.json")
