@@ -99,10 +99,8 @@ def linear_kernel(a: Float[Tensor, "k k"], d: Float[Tensor, "k k"], db: Float[Te
     growth = TAYLOR_RADIUS / max(float(a.abs().sum(0).max()), 1e-300)
     doublings = torch.log2(db / growth).ceil().clamp(min=0.0).nan_to_num(nan=0.0)
     h = db * torch.exp2(-doublings)
-    powers = h[..., None] ** torch.arange(1, TAYLOR_ORDER + 1, dtype=h.dtype)
-    map_terms, covariance_terms = _taylor(a, d)
-    excess = (powers @ map_terms).unflatten(-1, (k, k))
-    covariance = (powers @ covariance_terms).unflatten(-1, (k, k))
+    powers = h[..., None, None] ** torch.arange(1, TAYLOR_ORDER + 1, dtype=h.dtype)
+    excess, covariance = product(powers, _taylor(a, d)).reshape(*h.shape, 2, k, k).unbind(-3)
     eye = torch.eye(k, dtype=a.dtype)
     phi = eye + excess
     for i in range(int(doublings.max()) if doublings.numel() else 0):
@@ -128,8 +126,8 @@ def relax(kernel: Kernel, stationary: Float[Tensor, "k k"]) -> Kernel:
     return Kernel(kernel.mean_map, torch.where(forgotten, stationary - remembered, kernel.covariance))
 
 
-def _taylor(a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-    """Coefficients of h, h², … in Φ(h) − I and in Σ(h), each flattened to (order, k²)."""
+def _taylor(a: Tensor, d: Tensor) -> Tensor:
+    """Coefficients of h, h², … in Φ(h) − I and in Σ(h), (order, 2k²)."""
     power, moment = torch.eye(len(a), dtype=a.dtype), 2.0 * d
     map_terms, covariance_terms = [], []
     for n in range(1, TAYLOR_ORDER + 1):
@@ -137,11 +135,14 @@ def _taylor(a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
         map_terms.append(power)
         covariance_terms.append(moment / n)
         moment = (a @ moment + moment @ a.T) / n
-    return torch.stack(map_terms).flatten(1), torch.stack(covariance_terms).flatten(1)
+    return torch.stack([torch.stack(map_terms), torch.stack(covariance_terms)], dim=1).flatten(1)
 
 
 def product(a: Float[Tensor, "*#B i j"], b: Float[Tensor, "*#B j l"]) -> Float[Tensor, "*#B i l"]:
-    """A batch of small matrix products, written element-wise: batched 2×2 matmul is slow on a CPU."""
+    """A batch of small matrix products, written element-wise: batched 2×2 matmul is slow on a CPU.
+
+    And the last bit of a BLAS product may depend on the size of the batch.
+    """
     return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2)
 
 
