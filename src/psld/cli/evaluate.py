@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -17,7 +17,8 @@ from torch import Tensor
 from psld.cli.configuration import instances, load_model
 from psld.cli.measuring import add_extractor_arguments, chosen_extractor, statistics_of
 from psld.cli.sample import add_label_arguments, add_sampling_arguments, generate, guided, own_share, provenance
-from psld.comparison import Cell, cells, draw_plot
+from psld.cli.sweep import Point, Sweep, write_json, write_sweep
+from psld.comparison import Cell, cells
 from psld.data import ImageData
 from psld.data.one_class import OneClass
 from psld.data.opening import holds_mnist, open_images
@@ -25,7 +26,6 @@ from psld.evaluation.features import FeatureExtractor
 from psld.evaluation.quality import Protocol, compare, frechet_between
 from psld.evaluation.statistics import ImageStatistics, Measurement, is_statistics, measured
 from psld.evaluation.weight_files import file_sha256
-from psld.files import atomic_file
 from psld.grids import Grid
 from psld.predictions import Clamped, ScoreModel
 from psld.pretrained.published import with_place_for_results
@@ -204,7 +204,7 @@ def _evaluate_images(config, fabric: Fabric) -> int:
         beside = Path("runs") if config.run == "digits" else path.parent if path.is_file() else path
         folder = Path(config.out) if config.out else beside / "evaluation"
         key = _key({"source": name, "count": count} | reference.identity)
-        _write(result, folder / f"images-{key}.json")
+        write_json(result, folder / f"images-{key}.json")
         print(_text(result))
         print(f"Written to {folder / f'images-{key}.json'}.")
     return 0
@@ -249,13 +249,13 @@ def _evaluate_run(options: ArgumentParser, config, checkpoint: Path, fabric: Fab
         else:
             result = _evaluated(judged, tuple(shape), drawing, reference, config, fabric) | {"settings": settings}
             if fabric.is_global_zero:
-                _write(result, path)
+                write_json(result, path)
         results.append(result)
         if fabric.is_global_zero and not config.sweep:
             print(_text(result))
             print(f"{'Known already: see' if known else 'Written to'} {path}.")
     if fabric.is_global_zero and config.sweep:
-        _write_sweep(config, drawings, results, repr(model.process), reference, folder)
+        write_sweep(_sweep(config, drawings, results, repr(model.process), reference), folder)
     return 0
 
 
@@ -329,11 +329,6 @@ def _key(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _write(result: Any, path: Path) -> None:
-    with atomic_file(path) as file:
-        file.write(json.dumps(result, indent=1, ensure_ascii=False).encode())
-
-
 def _text(result: dict[str, Any]) -> str:
     """Every figure a line, and how it was measured."""
     lines = []
@@ -358,75 +353,20 @@ def _text(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-class Point(NamedTuple):
-    """A result as the plot and the table of the sweep show it."""
-
-    process: str
-    family: str
-    sampler: str
-    budget: int
-    nfe: float
-    frechet: float
-    frechet_floor: float
-    precision: float
-    recall: float
-    confident: float
-    confident_data: float
-    seconds: float
-
-
-def _write_sweep(
-    config, drawings: list[Drawing], results: list[dict[str, Any]], process: str, reference: Reference, folder: Path
-) -> None:
-    """sweep.json, sweep.md and sweep.png, from results that are all there; of a class under a name of its own."""
-    name = "sweep" if config.label is None else f"sweep-class-{config.label}-guidance-{config.guidance:g}"
+def _sweep(config, drawings: list[Drawing], results: list[dict[str, Any]], process: str, reference: Reference) -> Sweep:
+    """The results of a sweep, all there, under the name of its class where it has one."""
     missing, distance = float("nan"), reference.extractor.distance
+    floor = missing if reference.floor is None else reference.floor
     points = []
     for drawing, result in zip(drawings, results, strict=True):
         figures = result["figures"]
         names = ("precision", "recall", "confident share of samples", "confident share of data")
         precision, recall, confident, of_data = (figures.get(name, missing) for name in names)
-        floor = missing if reference.floor is None else reference.floor
         drawn = (process, drawing.family, drawing.label, drawing.budget, result["nfe"])
         shares = (precision, recall, confident, of_data)
         points.append(Point(*drawn, figures[distance], floor, *shares, result["seconds"]))
-    rows = [{column: value for column, value in p._asdict().items() if value == value} for p in points]
-    _write(rows, folder / f"{name}.json")
-    table = _table(points, distance, results[0], reference, f"{config.run}{_told(config)}")
-    with atomic_file(folder / f"{name}.md") as file:
-        file.write(table.encode())
-    draw_plot(points, folder / f"{name}.png", f"{distance} to {reference.data.source or 'the data'}")
-    print(table)
-    print(f"{len(points)} results in {folder}. Look at {folder / f'{name}.png'}")
-
-
-def _table(points: list[Point], distance: str, result: dict[str, Any], reference: Reference, drawn: str) -> str:
-    """Distances, the best of each budget in bold; how they were measured; and confident shares, of a classifier."""
-    floor = "" if reference.floor is None else f", floor {reference.floor:.3g}"
-    samples, data = result["samples"]["images"], result["data"]["images"]
-    compared = f"{samples} samples of {drawn} against {data} images of {reference.data.source or 'the data'}"
-    best = {budget: min(p.frechet for p in points if p.budget == budget) for budget in {p.budget for p in points}}
-    lines = _rows(points, lambda point: _cell(point.frechet, point.frechet == best[point.budget]))
-    lines += ["", f"{distance}, {compared}{floor}; features: {result['extractor']}.", ""]
-    if points[0].confident == points[0].confident:
-        lines += _rows(points, lambda point: f"{point.confident:.0%}")
-        lines += [
-            "",
-            f"Share of samples of which the classifier is confident; of the data {points[0].confident_data:.0%}.",
-            "",
-        ]
-    return "\n".join(lines)
-
-
-def _rows(points: list[Point], shown: Callable[[Point], str]) -> list[str]:
-    """Samplers down, budgets across, in Markdown."""
-    budgets = sorted({point.budget for point in points})
-    lines = [f"| sampler | {' | '.join(f'NFE {budget}' for budget in budgets)} |", "| --- " * (len(budgets) + 1) + "|"]
-    for sampler in dict.fromkeys(point.sampler for point in points):
-        own = {point.budget: shown(point) for point in points if point.sampler == sampler}
-        lines.append(f"| {sampler.replace('|', '/')} | {' | '.join(own.get(budget, '') for budget in budgets)} |")
-    return lines
-
-
-def _cell(value: float, best: bool) -> str:
-    return f"**{value:.3g}**" if best else f"{value:.3g}"
+    first, against = results[0], reference.data.source or "the data"
+    drawn, known = first["samples"]["images"], first["data"]["images"]
+    compared = f"{drawn} samples of {config.run}{_told(config)} against {known} images of {against}"
+    name = "sweep" if config.label is None else f"sweep-class-{config.label}-guidance-{config.guidance:g}"
+    return Sweep(name, points, distance, against, compared, first["extractor"])
