@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import laws
+import row_by_row
 from psld import exact
 from psld.grids import Grid, edm_rho
 from psld.noise import SeededNoise
@@ -229,6 +230,6 @@ def test_calls_are_counted(solver, calls):
 
 @pytest.mark.parametrize("ancillary", ["once", "fresh", "mean"])
 def test_a_sample_does_not_depend_on_its_batch(ancillary):
-    sampler, model = Projected(Exponential(2, 0.5), ancillary), DATA.model(PSLD(0.25))
+    sampler, model = Projected(Exponential(2, 0.5), ancillary), row_by_row.model(DATA, PSLD(0.25))
     together, alone = (sampler.sample(model, (3,), GRID, seeds) for seeds in (range(4), [2]))
     assert torch.equal(together.z[2], alone.z[0])

@@ -97,8 +97,8 @@ class _FIR(Resample):
     def _applied(self, x: Tensor, padding: int, stride: int = 1, transposed: bool = False) -> Tensor:
         """The filter on every channel, in 32 bits on a CPU.
 
-        In 16 bits a CPU takes twenty times as long for a transposed depthwise convolution, and so for the gradient of a
-        strided one.
+        In 16 bits a CPU takes far longer for a transposed depthwise convolution, and so for the gradient of a strided
+        one: benchmarks/network.py --convolutions.
         """
         if x.device.type == "cpu":
             with torch.autocast("cpu", enabled=False):
