@@ -165,6 +165,20 @@ def test_sample_refuses_to_mix_samplers(trained, capsys):
     assert "differs in sampler" in capsys.readouterr().err
 
 
+def test_sample_in_16_bits_is_nearly_the_same_and_is_not_mixed_with_32(tmp_path, capsys):
+    command = ["sample", "psld-digits", "--num", "8", "--steps", "5", "--format", "npz", "--out"]
+    assert (
+        main([*command, str(tmp_path / "32")])
+        == main([*command, str(tmp_path / "16"), "--precision", "bf16-mixed"])
+        == 0
+    )
+    whole, rounded = (np.load(tmp_path / out / "samples.npz")["images"].astype(int) for out in ("32", "16"))
+    assert 0 < np.abs(whole - rounded).mean() < 2  # of 255
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "16")]) == 1
+    assert "differs in precision" in capsys.readouterr().err
+
+
 def test_sample_takes_a_grid_from_a_file(trained):
     Grid(torch.tensor([1.0, 0.5, 0.1], dtype=torch.float64)).save(trained / "grid.json")
     command = ["sample", str(trained / "run"), "--num", "2", "--grid", str(trained / "grid.json")]

@@ -16,7 +16,15 @@ from torch import Tensor
 
 from psld.cli.configuration import instances, load_model
 from psld.cli.measuring import add_extractor_arguments, chosen_extractor, statistics_of
-from psld.cli.sample import add_label_arguments, add_sampling_arguments, generate, guided, own_share, provenance
+from psld.cli.sample import (
+    accelerate,
+    add_label_arguments,
+    add_sampling_arguments,
+    generate,
+    guided,
+    own_share,
+    provenance,
+)
 from psld.cli.sweep import Point, Sweep, write_json, write_sweep
 from psld.comparison import Cell, cells
 from psld.data import ImageData
@@ -226,8 +234,7 @@ class Drawing(NamedTuple):
 def _evaluate_run(options: ArgumentParser, config, checkpoint: Path, fabric: Fabric) -> int:
     parts = instances(options, config)
     model, shape = load_model(checkpoint, config.weights, str(fabric.device), parts.get("process"))
-    if config.compile:
-        model.network = torch.compile(model.network)
+    accelerate(model, config)
     judged = guided(model, config.label, config.guidance)
     if config.label is not None and config.guidance is None:
         config.guidance = 1.0  # said or not, it is the same result

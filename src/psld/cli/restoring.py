@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from psld.cli.configuration import instances, load_model
-from psld.cli.sample import Pictures, add_sampling_arguments, own_share, provenance
+from psld.cli.sample import Pictures, accelerate, add_sampling_arguments, own_share, provenance
 from psld.data import ImageData
 from psld.data.opening import holds_mnist, open_images
 from psld.evaluation.pictures import save_panels
@@ -123,8 +123,7 @@ def opened(options: ArgumentParser, config) -> Job:
     fabric = launch(config.accelerator, config.devices, config.nodes)
     parts = instances(options, config)
     model, shape = load_model(checkpoint, config.weights, str(fabric.device), parts.get("process"))
-    if config.compile:
-        model.network = torch.compile(model.network)
+    accelerate(model, config)
     return Job(fabric, checkpoint, parts.sampler, model, shape)
 
 

@@ -21,15 +21,18 @@ from psld.files import atomic_file, claim_folder
 from psld.grids import NAMES, Grid
 from psld.guidance.classifier import ClassifierGuidance
 from psld.guidance.classifier_free import ClassifierFreeGuidance
+from psld.networks import Autocast
 from psld.predictions import Clamped, ScoreModel
 from psld.pretrained.published import published_checkpoint, published_checkpoints
 from psld.processes import Process
 from psld.samplers import Sampler, Samples
 from psld.training import latest_checkpoint
 from psld.training.devices import launch
+from psld.training.settings import Precision
 
 __all__ = [
     "Pictures",
+    "accelerate",
     "add_label_arguments",
     "add_model_arguments",
     "add_sampling_arguments",
@@ -104,6 +107,9 @@ def add_sampling_arguments(options: ArgumentParser) -> None:
     options.add_argument("--batch_size", type=int, default=256, help="images at a time, on each device")
     options.add_argument("--devices", type=int, default=1, help="devices (processes) on each node")
     options.add_argument("--nodes", type=int, default=1, help="machines, each started with the same command")
+    options.add_argument(
+        "--precision", type=Precision, default="32-true", help="16 bits inside the network, where the hardware has them"
+    )
     options.add_argument("--compile", type=bool, default=False, help="torch.compile the network first")
     add_model_arguments(options)
 
@@ -160,8 +166,7 @@ def run(arguments: list[str]) -> int:
     parts = instances(options, config)
     sampler = parts.sampler
     model, shape = load_model(checkpoint, config.weights, str(fabric.device), parts.get("process"))
-    if config.compile:
-        model.network = torch.compile(model.network)
+    accelerate(model, config)
     if config.classifier is None:
         if config.temperature is not None:
             raise ValueError(f"--temperature {config.temperature} is of a classifier: give --classifier.")
@@ -195,6 +200,14 @@ def run(arguments: list[str]) -> int:
         calls = f", {float(torch.cat(nfe).double().mean()):.4g} network evaluations each" if nfe else ""
         print(f"{config.num} images in {out}{calls}. Look at {out / 'grid.png'}")
     return 0
+
+
+def accelerate(model: ScoreModel, config) -> None:
+    """Gives a model the network that --precision and --compile ask for."""
+    if config.precision != "32-true":
+        model.network = Autocast(model.network, torch.bfloat16 if config.precision == "bf16-mixed" else torch.float16)
+    if config.compile:
+        model.network = torch.compile(model.network)
 
 
 def guided(model: ScoreModel, label: int | None, guidance: float | None) -> ScoreModel:
@@ -254,6 +267,7 @@ def provenance(config, checkpoint: Path, sampler: Sampler, grid: Grid) -> dict[s
     return {
         "checkpoint": str(latest_checkpoint(checkpoint)),
         "weights": config.weights,
+        "precision": None if config.precision == "32-true" else config.precision,  # folders of before have none
         "clamp": config.clamp,
         "sampler": repr(sampler),
         "process": process_of(config),
