@@ -7,12 +7,12 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from jsonargparse import ArgumentParser
-from torch import Tensor
+from torch import Tensor, nn
 
 from psld.cli.configuration import instances, load_classifier, load_model
 from psld.evaluation import save_grid
@@ -205,7 +205,8 @@ def run(arguments: list[str]) -> int:
 def accelerate(model: ScoreModel, config) -> None:
     """Gives a model the network that --precision and --compile ask for."""
     if config.precision != "32-true":
-        model.network = Autocast(model.network, torch.bfloat16 if config.precision == "bf16-mixed" else torch.float16)
+        dtype = torch.bfloat16 if config.precision == "bf16-mixed" else torch.float16
+        model.network = Autocast(cast(nn.Module, model.network), dtype)
     if config.compile:
         model.network = torch.compile(model.network)
 
