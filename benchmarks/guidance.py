@@ -36,7 +36,8 @@ from psld.grids import Grid, log_snr, quadratic
 from psld.guidance.classifier import ClassifierGuidance
 from psld.guidance.classifier_free import ClassifierFreeGuidance
 from psld.predictions import Clamped, ScoreModel
-from psld.processes import CLD, PSLD, VPSDE, Process
+from psld.process import Process
+from psld.processes import CLD, PSLD, VPSDE
 from psld.samplers import SSCS, Ancestral, EulerMaruyama, Exponential, Sampler
 
 CLASSES = 10

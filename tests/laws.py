@@ -18,7 +18,7 @@ from torch import Tensor
 from psld import exact
 from psld.grids import Grid
 from psld.predictions import ScoreModel
-from psld.processes import Process
+from psld.process import Process
 from psld.samplers import Plan, Sampler
 
 REFUSALS = (ValueError, TypeCheckError, BeartypeCallHintViolation)

@@ -7,7 +7,7 @@ import torch
 
 from psld.exact import GaussianMixture
 from psld.predictions import ScoreModel
-from psld.processes import Process
+from psld.process import Process
 
 
 def model(data: GaussianMixture, process: Process) -> ScoreModel:

@@ -9,7 +9,8 @@ import torch
 from scipy.linalg import expm, solve_continuous_lyapunov
 
 from psld.kernels import mix
-from psld.processes import CLD, EDM, PSLD, VESDE, VPSDE, HigherOrderLangevin, Process, SubVPSDE
+from psld.process import Process
+from psld.processes import CLD, EDM, PSLD, VESDE, VPSDE, HigherOrderLangevin, SubVPSDE
 from psld.recipe import LinearRecipe
 from psld.schedules import Constant, Cosine, Linear
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from psld.grids import Grid
     from psld.kernels import Kernel
     from psld.predictions import Clamped, Prediction, ScoreModel
-    from psld.processes import CLD, EDM, PSLD, VESDE, VPSDE, HigherOrderLangevin, Process, SubVPSDE
+    from psld.process import Process
+    from psld.processes import CLD, EDM, PSLD, VESDE, VPSDE, HigherOrderLangevin, SubVPSDE
     from psld.recipe import LinearRecipe, Recipe, RecipeError, RecipeReport
     from psld.samplers import (
         GDDIM,
@@ -43,7 +44,8 @@ _HOME = {
     "psld.grids": ("Grid",),
     "psld.kernels": ("Kernel",),
     "psld.predictions": ("Clamped", "Prediction", "ScoreModel"),
-    "psld.processes": ("CLD", "EDM", "PSLD", "VESDE", "VPSDE", "HigherOrderLangevin", "Process", "SubVPSDE"),
+    "psld.process": ("Process",),
+    "psld.processes": ("CLD", "EDM", "PSLD", "VESDE", "VPSDE", "HigherOrderLangevin", "SubVPSDE"),
     "psld.recipe": ("LinearRecipe", "Recipe", "RecipeError", "RecipeReport"),
     "psld.samplers": (
         "GDDIM",

@@ -24,7 +24,7 @@ from psld import grids
 from psld.evaluation import energy_distance, frechet_distance
 from psld.files import atomic_file
 from psld.grids import Grid
-from psld.processes import Process
+from psld.process import Process
 from psld.samplers import (
     GDDIM,
     OBA,

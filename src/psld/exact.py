@@ -16,7 +16,7 @@ from torch import Tensor
 
 from psld.kernels import Kernel, outer, product
 from psld.predictions import ScoreModel
-from psld.processes import Process, Times
+from psld.process import Process, Times
 
 __all__ = ["Empirical", "Gaussian", "GaussianMixture"]
 

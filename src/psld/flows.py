@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.processes import Process, Times
+from psld.process import Process, Times
 
 __all__ = ["data_weights", "noise_flow", "noise_weights", "quadrature", "whitened_flow"]
 

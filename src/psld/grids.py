@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.files import atomic_file
-from psld.processes import Process
+from psld.process import Process
 
 __all__ = [
     "NAMES",

@@ -28,7 +28,7 @@ from psld.dormand_prince import DormandPrince
 from psld.kernels import Kernel, mix, product
 from psld.noise import Generators, standard_normal
 from psld.predictions import ScoreModel
-from psld.processes import Process
+from psld.process import Process
 
 __all__ = [
     "Bound",

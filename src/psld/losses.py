@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 from psld.kernels import Kernel, mix, per_sample, product
 from psld.noise import Generators, standard_normal
 from psld.predictions import ScoreModel, in_own_precision
-from psld.processes import Conditioning, Process
+from psld.process import Conditioning, Process
 
 __all__ = [
     "DSM",

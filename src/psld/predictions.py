@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from psld.kernels import Kernel, mix, outer
-from psld.processes import Conditioning, Process, Times, statistic_weights
+from psld.process import Conditioning, Process, Times, statistic_weights
 
 __all__ = ["Clamped", "Prediction", "Predicts", "ScoreModel", "in_own_precision"]
 

@@ -15,7 +15,7 @@ from psld.guidance.classifier import ClassifierGuidance
 from psld.predictions import Clamped
 from psld.processes import CLD
 from psld.samplers import Exponential
-from psld.training.checkpoint import read_checkpoint
+from psld.training.reading import read_checkpoint
 
 SIZES = {"in_channels": 2, "image_size": 8, "width": 8, "multipliers": [1], "blocks": 1, "attention_resolutions": []}
 CONFIG = {

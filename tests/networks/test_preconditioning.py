@@ -10,7 +10,8 @@ from psld.kernels import mix
 from psld.losses import Denoising
 from psld.networks import MLP, Preconditioned, PreconditionedState
 from psld.predictions import ScoreModel
-from psld.processes import CLD, EDM, PSLD, VPSDE, HigherOrderLangevin, Process
+from psld.process import Process
+from psld.processes import CLD, EDM, PSLD, VPSDE, HigherOrderLangevin
 from psld.recipe import LinearRecipe
 
 SWINGING = Process(

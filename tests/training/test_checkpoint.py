@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from psld.training import CheckpointError, latest_checkpoint, load_weights
-from psld.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from psld.training.checkpoint import Checkpoint
+from psld.training.reading import read_checkpoint
+from psld.training.writing import write_checkpoint
 
 
 def written(run, step, keep=9):

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from psld.training import latest_checkpoint, load_weights
-from psld.training.checkpoint import Checkpoint, read_checkpoint
+from psld.training.checkpoint import Checkpoint
+from psld.training.reading import read_checkpoint
 from training.small_run import TwoConvolutions, launched, small_run
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from psld.training import TrainingDiverged, latest_checkpoint
-from psld.training.checkpoint import Checkpoint, read_checkpoint
+from psld.training.checkpoint import Checkpoint
+from psld.training.reading import read_checkpoint
 from training import small_run as script
 from training.small_run import TwoConvolutions, launched, noise_error
 

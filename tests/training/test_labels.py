@@ -11,7 +11,7 @@ from psld.noise import Generators
 from psld.predictions import ScoreModel
 from psld.processes import CLD, VPSDE
 from psld.training import train
-from psld.training.checkpoint import read_checkpoint
+from psld.training.reading import read_checkpoint
 from training.small_run import noise_error, small_network, small_run, small_settings
 
 ROWS = "class_embedding.weight"

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from psld.training import TrainingDiverged, latest_checkpoint, load_weights
-from psld.training import checkpoint as checkpoint_module
-from psld.training.checkpoint import read_checkpoint
+from psld.training import TrainingDiverged, latest_checkpoint, load_weights, writing
+from psld.training.reading import read_checkpoint
 from training.small_run import noise_error, small_network, small_run
 
 
@@ -137,14 +136,14 @@ def test_a_kill_during_an_overwrite_is_undone_by_the_next_start(tmp_path):
 def test_a_full_disk_leaves_earlier_checkpoints_whole(tmp_path, monkeypatch):
     writes = []
 
-    def fills_up(path, content, real=checkpoint_module._write_durably):
+    def fills_up(path, content, real=writing._write_durably):
         writes.append(path)
         if len(writes) == 7:  # the third file of the second checkpoint
             path.write_bytes(content[:100])
             raise OSError(errno.ENOSPC, "No space left on device")
         real(path, content)
 
-    monkeypatch.setattr(checkpoint_module, "_write_durably", fills_up)
+    monkeypatch.setattr(writing, "_write_durably", fills_up)
     with pytest.raises(OSError, match="No space left"):
         small_run(tmp_path / "run")
     assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-00000004"]

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from psld.training import latest_checkpoint
-from psld.training.checkpoint import Checkpoint, read_checkpoint
+from psld.training.checkpoint import Checkpoint
+from psld.training.reading import read_checkpoint
 from training.small_run import launched, noise_error, small_network, small_run
 
 STEPS = 9

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from psld.training import latest_checkpoint
-from psld.training.checkpoint import Checkpoint, read_checkpoint
+from psld.training.checkpoint import Checkpoint
+from psld.training.reading import read_checkpoint
 from training import small_run as script
 from training.small_run import STEPS, launched, small_network, small_run
 

@@ -12,7 +12,9 @@ import torch
 from safetensors import safe_open
 
 from psld.training import CheckpointError, latest_checkpoint, load_weights
-from psld.training.checkpoint import Checkpoint, has_checkpoint, read_checkpoint, read_slices, write_slices
+from psld.training.checkpoint import Checkpoint, has_checkpoint
+from psld.training.reading import read_checkpoint, read_slices
+from psld.training.writing import write_slices
 from training import sliced_runs
 from training.small_run import launched, small_network, small_run
 

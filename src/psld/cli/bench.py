@@ -17,7 +17,8 @@ from psld.evaluation import energy_distance, frechet_distance
 from psld.exact import Empirical, GaussianMixture
 from psld.files import atomic_file, claim_folder
 from psld.predictions import Clamped, ScoreModel
-from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin, Process
+from psld.process import Process
+from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin
 from psld.tuning import Judge
 
 __all__ = ["run"]

@@ -16,7 +16,7 @@ from psld.networks import NoiseClassifier
 from psld.predictions import Predicts, ScoreModel
 from psld.pretrained.presets import published_config
 from psld.pretrained.published import published_checkpoint
-from psld.processes import Conditioning, Process
+from psld.process import Conditioning, Process
 from psld.training import TrainingSettings, latest_checkpoint, load_weights
 from psld.training.checkpoint import weight_files
 

@@ -37,7 +37,7 @@ from psld.evaluation.weight_files import file_sha256
 from psld.grids import Grid
 from psld.predictions import Clamped, ScoreModel
 from psld.pretrained.published import with_place_for_results
-from psld.processes import Process
+from psld.process import Process
 from psld.samplers import Sampler
 from psld.training import latest_checkpoint
 from psld.training.checkpoint import has_checkpoint, weight_files

@@ -18,7 +18,7 @@ from psld.files import atomic_file
 from psld.likelihood import ExactTrace, Hutchinson, ProbabilityFlow, Start, bits_per_dimension, bound
 from psld.predictions import ScoreModel
 from psld.pretrained.published import with_place_for_results
-from psld.processes import Process
+from psld.process import Process
 from psld.training import latest_checkpoint
 
 __all__ = ["run"]

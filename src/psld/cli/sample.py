@@ -24,7 +24,7 @@ from psld.guidance.classifier_free import ClassifierFreeGuidance
 from psld.networks import Autocast
 from psld.predictions import Clamped, ScoreModel
 from psld.pretrained.published import published_checkpoint, published_checkpoints
-from psld.processes import Process
+from psld.process import Process
 from psld.samplers import Sampler, Samples
 from psld.training import latest_checkpoint
 from psld.training.devices import launch

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.predictions import Prediction, ScoreModel, in_own_precision
-from psld.processes import Process, Times
+from psld.process import Process, Times
 
 __all__ = ["ClassifierGuidance"]
 

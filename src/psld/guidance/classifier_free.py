@@ -17,7 +17,7 @@ from torch import Tensor
 
 from psld.kernels import per_sample
 from psld.predictions import Prediction, ScoreModel
-from psld.processes import Times
+from psld.process import Times
 
 __all__ = ["ClassifierFreeGuidance"]
 

@@ -28,7 +28,7 @@ from torch import Tensor
 from psld.guidance.operators import LinearOperator
 from psld.kernels import mix, per_sample
 from psld.predictions import Prediction, ScoreModel
-from psld.processes import Times
+from psld.process import Times
 
 __all__ = ["DPS", "MMPS", "PiGDM", "PosteriorGuidance", "conjugate_gradients"]
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from psld.kernels import mix, per_sample
-from psld.processes import Process, Times, statistic_weights
+from psld.process import Process, Times, statistic_weights
 
 __all__ = ["Preconditioned", "PreconditionedState", "StateCoefficients"]
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from psld.kernels import per_sample
 from psld.networks.preconditioning import Preconditioned
 from psld.predictions import ScoreModel
-from psld.processes import Process
+from psld.process import Process
 
 __all__ = [
     "DiscreteDenoiser",

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from psld.files import require_new_folder
-from psld.training.checkpoint import AVERAGED, CONFIG, ONLINE, require_space
+from psld.training.checkpoint import AVERAGED, CONFIG, ONLINE
+from psld.training.writing import require_space
 
 __all__ = ["write_model_folder"]
 

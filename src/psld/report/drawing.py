@@ -13,7 +13,7 @@ from psld import grids
 from psld.grids import Grid
 from psld.noise import SeededNoise
 from psld.predictions import ScoreModel
-from psld.processes import Process
+from psld.process import Process
 from psld.samplers import EulerMaruyama, Sampler
 
 __all__ = ["Film", "Paths", "draw_film", "draw_samples", "forward_path", "phase_space_paths", "reverse_path"]

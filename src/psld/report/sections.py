@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from psld.evaluation.nearest import MemorisedShare, Nearest
 from psld.evaluation.pictures import to_bytes
-from psld.processes import Process
+from psld.process import Process
 from psld.report.drawing import Film, Paths
 from psld.report.html import (
     Html,

@@ -14,7 +14,7 @@ from psld.grids import Grid, named, optimised
 from psld.kernels import mix
 from psld.noise import SeededNoise
 from psld.predictions import ScoreModel
-from psld.processes import Process
+from psld.process import Process
 
 __all__ = ["Noise", "Plan", "Sampler", "Samples", "Watcher", "require_stepwise", "reverse_drift"]
 

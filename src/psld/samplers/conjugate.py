@@ -18,7 +18,7 @@ from torch import Tensor
 
 from psld.flows import quadrature
 from psld.kernels import mix
-from psld.processes import Process
+from psld.process import Process
 from psld.samplers.base import Sampler
 
 __all__ = ["Conjugate", "ConjugateStep", "Direction", "conjugate_step", "direction_matrix"]

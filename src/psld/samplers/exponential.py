@@ -22,7 +22,7 @@ from torch import Tensor
 
 from psld.flows import data_weights, noise_flow, whitened_flow
 from psld.kernels import cholesky, mix, outer
-from psld.processes import Process
+from psld.process import Process
 from psld.samplers.base import Sampler
 
 __all__ = ["DPMSolverPP", "Exponential", "PredictorCorrector"]

@@ -20,7 +20,8 @@ from torch import Tensor
 from psld.grids import Grid
 from psld.kernels import Kernel, mix, outer
 from psld.predictions import Prediction, ScoreModel
-from psld.processes import EDM, Times
+from psld.process import Times
+from psld.processes import EDM
 from psld.samplers.base import Plan, Sampler
 
 __all__ = ["Ancillary", "Projected"]
