@@ -3,8 +3,8 @@
     python benchmarks/reproduce_mnist.py --root data/mnist --out runs/reproduce-mnist --publish
 
 ROOT is a folder with MNIST's training files. Trains configs/mnist.yaml and configs/mnist-denoiser.yaml for --seconds
-each, the last fifth at a quarter of the learning rate, one seed, then lets `psld evaluate --sweep` judge samples of
-both. What is finished is not done again.
+each, the last fifth at a quarter of the learning rate, one seed, then lets `psld evaluate` judge samples of both, drawn
+in --precision too. What is finished is not done again; with more --seconds a finished run goes on.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ OURS = [
     "Exponential(order=2), optimised",
     "Exponential(order=2, eta=1), optimised",
     "PredictorCorrector(predictor=2), optimised",
+    "Projected(PredictorCorrector(predictor=2), 'once'), optimised",
 ]
+TOLERANCE = "0.01"  # of RK45
 PAPER = 100  # evaluations of Euler–Maruyama that ten of the others are compared with
 
 
@@ -59,35 +61,56 @@ def trained_run(name: str, arguments: argparse.Namespace) -> Path:
     return run
 
 
-def sweep(
-    run: Path, process: list[str], out: Path, samplers: list[str], nfe: list[int], arguments: argparse.Namespace
-) -> list[dict]:
-    """Samplers × NFE of a run, as another process where one is given; x̂₀ is clamped for samplers of ours alone."""
-    against = ["--against", str(arguments.root), "--against_split", "train"]
-    against += ["--floor", str(arguments.root), "--floor_split", "heldout", "--num", str(arguments.samples)]
-    cells = ["--sweep", "--nfe", *map(str, nfe), "--only", *samplers, "--clamp", str(samplers[0] in OURS).lower()]
-    if psld(["evaluate", str(run), *process, *against, *cells, "--out", str(out)]) != 0:
+def statistics(split: str, arguments: argparse.Namespace) -> str:
+    """The file of those of a split of MNIST, measured once."""
+    file = arguments.out / f"{split}.npz"
+    measure = ["stats", str(arguments.root), "--split", split, "--image_size", "32", "--out", str(file)]
+    if not file.is_file() and psld(measure) != 0:
+        raise SystemExit(f"{arguments.root} could not be measured.")
+    return str(file)
+
+
+def evaluated(run: Path, process: str, out: Path, options: list[str], arguments: argparse.Namespace) -> Path:
+    """The folder of the results of `psld evaluate` with these options; a network of one process has no choice."""
+    chosen = PROCESSES[process] if run.name == "mnist-denoiser" else []
+    against = ["--against", statistics("train", arguments), "--floor", statistics("heldout", arguments)]
+    drawn = ["--num", str(arguments.samples), "--precision", arguments.precision]
+    if psld(["evaluate", str(run), *chosen, *against, *drawn, *options, "--out", str(out)]) != 0:
         raise SystemExit(f"evaluation of {run} failed.")
-    return json.loads((out / "sweep.json").read_text(encoding="utf-8"))
+    return out
 
 
-def measured(name: str, run: Path, arguments: argparse.Namespace) -> dict[str, list[dict]]:
-    """The samplers of ours and those of the paper, as PSLD; a network of every process as the others too, by one."""
-    results = arguments.out / "results"
-
-    def points(process: str, kind: str, samplers: list[str], nfe: list[int]) -> list[dict]:
-        options = PROCESSES[process] if name == "mnist-denoiser" else []
-        return sweep(run, options, results / f"{name}-{process}-{kind}", samplers, nfe, arguments)
-
-    found = {"PSLD": points("PSLD", "ours", OURS, arguments.nfe)}
-    found["PSLD"] += points("PSLD", "published", PUBLISHED, arguments.nfe)
-    found["PSLD"] += points("PSLD", "paper", PUBLISHED[:1], [PAPER])
-    if name == "mnist-denoiser":
-        found |= {process: points(process, "ours", OURS[2:], arguments.nfe) for process in ("CLD", "VP")}
-    return found
+def sweep(run: Path, process: str, samplers: list[str], nfe: list[int], arguments: argparse.Namespace) -> list[dict]:
+    """Samplers × NFE; x̂₀ is clamped for samplers of ours alone."""
+    ours = samplers[0] in OURS
+    out = arguments.out / "results" / "-".join([run.name, process, "ours" if ours else "published", *map(str, nfe)])
+    options = ["--sweep", "--nfe", *map(str, nfe), "--only", *samplers, "--clamp", str(ours).lower()]
+    folder = evaluated(run, process, out, options, arguments)
+    return json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
 
 
-def table(sweeps: dict[str, list[dict]], nfe: list[int]) -> list[str]:
+def adaptive(run: Path, process: str, arguments: argparse.Namespace) -> str:
+    """Of RK45: Fréchet distance, confident share and what it took."""
+    out = arguments.out / "results" / f"{run.name}-{process}-RK45-{latest_checkpoint(run).name}"
+    options = ["--sampler", "RK45", "--sampler.rtol", TOLERANCE, "--sampler.atol", TOLERANCE, "--steps", "2"]
+    folder = evaluated(run, process, out, [*options, "--grid", "paper-uniform", "--clamp", "false"], arguments)
+    (file,) = folder.glob("RK45-*.json")
+    found = json.loads(file.read_text(encoding="utf-8"))
+    figures = found["figures"]
+    return f"{figures[found['distance']]:.2f} ({figures['confident share of samples']:.0%}) at {found['nfe']:.0f}"
+
+
+def measured(run: Path, arguments: argparse.Namespace) -> tuple[dict[str, list[dict]], dict[str, str]]:
+    """By process, the samplers of ours and those of the paper; and RK45."""
+    processes = list(PROCESSES) if run.name == "mnist-denoiser" else ["PSLD"]
+    found = {name: sweep(run, name, OURS, arguments.nfe, arguments) for name in processes}
+    for name in processes:
+        found[name] += sweep(run, name, PUBLISHED, arguments.nfe, arguments)
+    found["PSLD"] += sweep(run, "PSLD", PUBLISHED[:1], [PAPER], arguments)
+    return found, {name: adaptive(run, name, arguments) for name in processes}
+
+
+def table(sweeps: dict[str, list[dict]], solved: dict[str, str], nfe: list[int]) -> list[str]:
     """Fréchet distance, and the confident share behind it."""
     head = ["process", "sampler", *(f"NFE {n}" for n in nfe)]
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
@@ -95,6 +118,7 @@ def table(sweeps: dict[str, list[dict]], nfe: list[int]) -> list[str]:
         for sampler in dict.fromkeys(point["sampler"] for point in points):
             own = {p["budget"]: f"{p['frechet']:.2f} ({p['confident']:.0%})" for p in points if p["sampler"] == sampler}
             lines.append(f"| {' | '.join([name, sampler, *(own.get(n, '') for n in nfe)])} |")
+        lines.append(f"| {name} | RK45, tolerance {TOLERANCE} | {solved[name]} |{' |' * (len(nfe) - 1)}")
     return lines
 
 
@@ -104,7 +128,8 @@ def machine(run: Path, points: list[dict], arguments: argparse.Namespace) -> str
         f"Fréchet distance (and classifier-confident share) of {arguments.samples:,} images to the training images, in "
         f"features of the bundled MNIST classifier; floor, 10,000 held-out images: {points[0]['frechet_floor']:.2f}; "
         f"it is confident of {points[0]['confident_data']:.0%} of the data. "
-        f"{int(latest_checkpoint(run).name.removeprefix('step-')):,} training steps in {arguments.seconds:.0f} s. "
+        f"{int(latest_checkpoint(run).name.removeprefix('step-')):,} training steps in {arguments.seconds:.0f} s, "
+        f"samples in {arguments.precision}. "
         f"{platform.machine()}, torch {torch.__version__}, {date.today()}."
     )
 
@@ -122,8 +147,8 @@ def main() -> None:
     arguments = options.parse_args()
     for name in arguments.checkpoints:
         run = trained_run(name, arguments)
-        sweeps = measured(name, run, arguments)
-        lines = [machine(run, next(iter(sweeps.values())), arguments), "", *table(sweeps, [*arguments.nfe, PAPER])]
+        sweeps, solved = measured(run, arguments)
+        lines = [machine(run, sweeps["PSLD"], arguments), "", *table(sweeps, solved, [*arguments.nfe, PAPER])]
         print("\n".join(["", name, "", *lines]))
         if arguments.publish:
             trained_as = f"--seconds {arguments.seconds:.0f} --precision {arguments.precision}"

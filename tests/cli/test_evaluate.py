@@ -44,6 +44,10 @@ def test_images_against_data_and_against_their_statistics(tmp_path):
     again = ["evaluate", "digits", "--split", "heldout", "--against", str(tmp_path / "train.npz")]
     assert main([*again, "--out", str(tmp_path / "again")]) == 0
     assert written(tmp_path / "again")["figures"] == figures
+    assert main(["stats", "digits", "--split", "heldout", "--out", str(tmp_path / "held.npz")]) == 0
+    assert main([*again, "--floor", str(tmp_path / "held.npz"), "--out", str(tmp_path / "floor")]) == 0
+    floor = written(tmp_path / "floor")["floor"]
+    assert floor == {"source": "digits (heldout)", "Fréchet distance": pytest.approx(expected, rel=1e-6)}
 
 
 def test_a_folder_of_pngs_is_worth_the_same_as_the_array(tmp_path):
@@ -180,6 +184,7 @@ def test_classes_that_cannot_be_judged_are_refused_before_anything_is_measured(t
         ([*run, "--guidance", "2"], "--guidance 2.0 needs a class to guide to: give --label"),
         (["evaluate", "psld-digits", *CLASS[2:]], "--label 3 is for runs trained with labels, and this one was not"),
         ([*CLASS, "--against", tmp_path / "s.npz"], "statistics do not say which class an image is of"),
+        ([*CLASS, "--floor", tmp_path / "s.npz"], "Give the data themselves to --floor"),
         ([*CLASS, "--against", tmp_path / "plain"], "plain has no labels, so images of class 3 cannot be told"),
         ([*images, "--label", "10"], "digits has no image of class 10: its labels are 0 … 9"),
         ([*images, "--label", "3", "--guidance", "2"], "--guidance 2.0 is for samples of a run, and digits is none"),

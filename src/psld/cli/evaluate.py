@@ -79,7 +79,9 @@ def parser() -> ArgumentParser:
     )
     options.add_argument("--against_split", type=str | None, default=None, help="of digits and MNIST: train, …")
     options.add_argument("--split", type=str | None, default=None, help="the same, where RUN is digits or MNIST")
-    options.add_argument("--floor", type=str | None, default=None, help="held-out data: what samples are at best")
+    options.add_argument(
+        "--floor", type=str | None, default=None, help="held-out data or statistics: samples at their best"
+    )
     options.add_argument("--floor_split", type=str | None, default=None, help="of digits and MNIST: heldout, …")
     options.add_argument(
         "--protocol", type=Literal["10k", "50k"] | None, default=None, help="10,000 or 50,000 samples, exactly"
@@ -123,11 +125,12 @@ def _check(config) -> None:
         )
     if min(config.nfe) < 3:
         raise ValueError(f"--nfe must be at least 3: got {config.nfe}.")
-    if config.label is not None and is_statistics(config.against):
-        raise ValueError(
-            f"--label {config.label} needs the images behind {config.against}, with their labels: statistics do not "
-            "say which class an image is of. Give the data themselves to --against."
-        )
+    for option in ("against", "floor") if config.label is not None else ():
+        if config[option] is not None and is_statistics(config[option]):
+            raise ValueError(
+                f"--label {config.label} needs the images behind {config[option]}, with their labels: statistics "
+                f"do not say which class an image is of. Give the data themselves to --{option}."
+            )
 
 
 # -- what samples are judged by ----------------------------------------------------------------------------------------
@@ -155,22 +158,21 @@ class Reference:
 def _reference(config, shape: tuple[int, ...], fabric: Fabric) -> Reference:
     """Measures the data, or reads their statistics; refuses what does not fit before anything is drawn."""
     extractor = chosen_extractor(config, shape, fabric)
-    own = Measurement(extractor.identity, extractor.convention, tuple(shape))
-    if is_statistics(config.against):
-        data = ImageStatistics.load(config.against)
-        data.require_comparable(own)
-    else:
-        data = _measured_data(config, config.against, config.against_split, shape, extractor, fabric)
+    data = _known_or_measured(config, config.against, config.against_split, shape, extractor, fabric)
     floor, floor_source = None, ""
     if config.floor is not None:
-        held = _measured_data(config, config.floor, config.floor_split, shape, extractor, fabric)
+        held = _known_or_measured(config, config.floor, config.floor_split, shape, extractor, fabric)
         floor, floor_source = frechet_between(held, data), held.source
     return Reference(extractor, data, floor, floor_source, Protocol(keep=config.keep))
 
 
-def _measured_data(
+def _known_or_measured(
     config, source: str, split: str | None, shape: tuple[int, ...], extractor: FeatureExtractor, fabric: Fabric
 ) -> ImageStatistics:
+    if is_statistics(source):
+        known = ImageStatistics.load(source)
+        known.require_comparable(Measurement(extractor.identity, extractor.convention, tuple(shape)))
+        return known
     size = shape[-1] if shape in ((1, 28, 28), (1, 32, 32)) else None  # MNIST comes with a border or without
     images, name = _opened(config, source, split, size)
     if images.image_shape != tuple(shape):
