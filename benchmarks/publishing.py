@@ -13,7 +13,7 @@ from psld.pretrained.published import FOLDER
 from psld.training import latest_checkpoint
 from psld.training.checkpoint import AVERAGED, CONFIG, has_checkpoint
 
-__all__ = ["CONFIGS", "publish", "trained", "write_card"]
+__all__ = ["CONFIGS", "publish", "trained"]
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -27,18 +27,27 @@ def trained(config: str, run: Path, options: Sequence[str]) -> Path:
     return run
 
 
-def publish(name: str, run: Path, about: str, lines: Sequence[str], command: str, data_root: str | None = None) -> None:
+def publish(
+    name: str, run: Path | None, about: str, lines: Sequence[str], command: str, data_root: str | None = None
+) -> None:
     """Averaged weights, configuration and card in the package, in place of what was published under that name.
 
     Args:
         name: of the checkpoint.
-        run: where it was trained.
+        run: where it was trained; None leaves weights and configuration as they are, for a card of new numbers.
         about: what it is, a paragraph.
         lines: how it was measured, and the table.
         command: that made it.
         data_root: what the configuration says in place of the folder where the data were.
     """
-    source, out = latest_checkpoint(run), FOLDER / name
+    if run is not None:
+        _publish_weights(FOLDER / name, latest_checkpoint(run), data_root)
+    card = [f"# {name}", "", about, "", f"    psld sample {name} --num 64 --steps 20 --out runs/{name}", "", *lines]
+    text = "\n".join([*card, "", f"Made by `{command}`.", ""])
+    (FOLDER / name / "README.md").write_text(text, encoding="utf-8")
+
+
+def _publish_weights(out: Path, source: Path, data_root: str | None) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     shutil.copy(source / AVERAGED, out)
@@ -46,11 +55,3 @@ def publish(name: str, run: Path, about: str, lines: Sequence[str], command: str
     if data_root is not None:
         config["data"]["init_args"]["root"] = data_root
     (out / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    write_card(name, about, lines, command)
-
-
-def write_card(name: str, about: str, lines: Sequence[str], command: str) -> None:
-    """The README of a published checkpoint; arguments as for `publish`."""
-    card = [f"# {name}", "", about, "", f"    psld sample {name} --num 64 --steps 20 --out runs/{name}", "", *lines]
-    text = "\n".join([*card, "", f"Made by `{command}`.", ""])
-    (FOLDER / name / "README.md").write_text(text, encoding="utf-8")

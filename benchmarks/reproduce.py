@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from denoiser import SHAPE, Judge, figure, keep_cells, known_cells
-from publishing import publish, trained, write_card
+from publishing import publish, trained
 
 from psld import RK45, SSCS, Clamped, EulerMaruyama, Exponential, PredictorCorrector, Projected, Sampler
 from psld.cli.configuration import load_model
@@ -63,7 +63,8 @@ def measure(
     done = {(cell["sampler"], cell["budget"]) for cell in cells if (cell["process"], cell["seed"]) == (name, seed)}
     wanted: list[tuple[str, str, Sampler, str, int]] = []
     for title, (sampler, grid) in (PUBLISHED | OURS).items():
-        wanted += [(title, str(nfe), sampler, grid, nfe) for nfe in arguments.nfe]
+        many = arguments.many if title in PUBLISHED and seed == 0 else []
+        wanted += [(title, str(nfe), sampler, grid, nfe) for nfe in (*arguments.nfe, *many)]
     wanted += [("RK45", f"{tol:g}", RK45(rtol=tol, atol=tol), "paper-uniform", 2) for tol in TOLERANCES]
     for title, budget, sampler, grid_name, nfe in wanted:
         if (title, budget) in done:
@@ -139,6 +140,7 @@ def main() -> None:
     options.add_argument("--seeds", type=int, default=3, help="runs of each process")
     options.add_argument("--samples", type=int, default=1000, help="images a cell")
     options.add_argument("--nfe", type=int, nargs="+", default=[5, 10, 20, 50], help="budgets")
+    options.add_argument("--many", type=int, nargs="*", default=[], help="budgets of published samplers, first seed")
     options.add_argument("--processes", nargs="+", choices=list(PROCESSES), default=list(PROCESSES), help="which")
     options.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder of runs and cells.json")
     options.add_argument("--publish", action="store_true", help="write the checkpoints of seed 0 into the package")
@@ -148,16 +150,12 @@ def main() -> None:
     judge = Judge()
     for seed in range(arguments.seeds):
         for name in arguments.processes:
-            known = seed == 0 and arguments.published
-            run = f"{name}-digits" if known else trained_run(name, seed, arguments)
-            measure(run, name, seed, cells, arguments, judge)
+            run = None if seed == 0 and arguments.published else trained_run(name, seed, arguments)
+            measure(run or f"{name}-digits", name, seed, cells, arguments, judge)
             if seed == 0 and arguments.publish:
                 about, lines = ABOUT.format(PROCESSES[name][1]), card(cells, name, arguments, judge)
-                if isinstance(run, Path):
-                    publish(f"{name}-digits", run, about, lines, "make reproduce")
-                else:
-                    write_card(f"{name}-digits", about, lines, "make reproduce")
-    print(f"\n{machine(judge, cells, arguments)}\n\n{table(cells, arguments.nfe)}")
+                publish(f"{name}-digits", run, about, lines, "make reproduce")
+    print(f"\n{machine(judge, cells, arguments)}\n\n{table(cells, [*arguments.nfe, *arguments.many])}")
 
 
 if __name__ == "__main__":
