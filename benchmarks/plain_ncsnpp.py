@@ -28,7 +28,7 @@ class PointwiseDense(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         last = x.permute(0, 2, 3, 1)
-        return (torch.tensordot(last, self.matrix.to(last.dtype), dims=([3], [0])) + self.bias).permute(0, 3, 1, 2)
+        return (torch.tensordot(last, self.matrix.to(last.dtype), dims=([3], [0])) + self.bias).permute(0, 3, 1, 2)  # pyright: ignore[reportArgumentType]
 
 
 class PlainAttention(nn.Module):
