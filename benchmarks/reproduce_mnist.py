@@ -3,8 +3,8 @@
     python benchmarks/reproduce_mnist.py --root data/mnist --out runs/reproduce-mnist --publish
 
 ROOT is a folder with MNIST's training files. Trains configs/mnist.yaml and configs/mnist-denoiser.yaml for --seconds
-each, the last fifth at a quarter of the learning rate, one seed, then lets `psld evaluate` judge samples of both, drawn
-in --precision too. What is finished is not done again; with more --seconds a finished run goes on.
+(or --steps) each, the last fifth at a quarter of the learning rate, one seed, then lets `psld evaluate` judge samples
+of both, drawn in --precision too. What is finished is not done again; with more --seconds a finished run goes on.
 """
 
 from __future__ import annotations
@@ -58,9 +58,11 @@ def trained_run(name: str, arguments: argparse.Namespace) -> Path:
     settings = ["--data.root", str(arguments.root), "--training.precision", arguments.precision]
     run = arguments.out / name
     rate = yaml.safe_load((FOLDER / CONFIGS[name]).read_text(encoding="utf-8"))["training"]["learning_rate"]
-    for seconds, learning_rate in ((0.8 * arguments.seconds, rate), (arguments.seconds, rate / 4)):
-        part = ["--training.max_seconds", str(seconds), "--training.learning_rate", str(learning_rate)]
-        trained(CONFIGS[name], run, [*settings, *part])
+    for share, learning_rate in ((0.8, rate), (1.0, rate / 4)):
+        end = ["--training.max_seconds", str(share * arguments.seconds)]
+        if arguments.steps is not None:
+            end = ["--training.steps", str(round(share * arguments.steps)), "--training.max_seconds", "null"]
+        trained(CONFIGS[name], run, [*settings, *end, "--training.learning_rate", str(learning_rate)])
     return run
 
 
@@ -142,7 +144,7 @@ def machine(run: Path, points: list[dict], arguments: argparse.Namespace) -> str
         f"features of the bundled MNIST classifier; floor, 10,000 held-out images: {points[0]['frechet_floor']:.2f}, "
         f"{arguments.samples:,} of them: {sum(few) / len(few):.2f} ({min(few):.2f} … {max(few):.2f}, {len(few)} sets); "
         f"it is confident of {points[0]['confident_data']:.0%} of the data. "
-        f"{int(latest_checkpoint(run).name.removeprefix('step-')):,} training steps in {arguments.seconds:.0f} s, "
+        f"{int(latest_checkpoint(run).name.removeprefix('step-')):,} training steps, "
         f"samples in {arguments.precision}. "
         f"{platform.machine()}, torch {torch.__version__}, {date.today()}."
     )
@@ -152,6 +154,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--root", type=Path, required=True, help="folder of MNIST's training files")
     options.add_argument("--seconds", type=float, default=3600.0, help="training time of each network")
+    options.add_argument("--steps", type=int, help="steps of training, in place of --seconds")
     options.add_argument("--precision", default="32-true", help="bf16-mixed where the machine has it")
     options.add_argument("--samples", type=int, default=1000, help="images a cell")
     options.add_argument("--nfe", type=int, nargs="+", default=[5, 10, 20], help="budgets")
@@ -165,7 +168,8 @@ def main() -> None:
         lines = [machine(run, sweeps["PSLD"], arguments), "", *table(sweeps, solved, [*arguments.nfe, PAPER])]
         print("\n".join(["", name, "", *lines]))
         if arguments.publish:
-            trained_as = f"--seconds {arguments.seconds:.0f} --precision {arguments.precision}"
+            length = f"--seconds {arguments.seconds:.0f}" if arguments.steps is None else f"--steps {arguments.steps}"
+            trained_as = f"{length} --precision {arguments.precision}"
             command = f"python benchmarks/reproduce_mnist.py --root data/mnist {trained_as} --publish"
             publish(name, run, ABOUT[name], lines, command, data_root="data/mnist")
 
