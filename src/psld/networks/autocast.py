@@ -12,7 +12,7 @@ __all__ = ["Autocast"]
 
 
 class Autocast(nn.Module):
-    """`network` under torch.autocast: about twice as fast where the hardware has the type.
+    """`network` under torch.autocast, for hardware that computes faster in 16 bits.
 
     Weights, state, t and σ come as they are, so what a preconditioned network passes through itself is not rounded, and
     a sampler's state never is.
