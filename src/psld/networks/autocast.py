@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from psld.networks.wrapping import Wrapping
+
 __all__ = ["Autocast"]
 
 
-class Autocast(nn.Module):
+class Autocast(Wrapping):
     """`network` under torch.autocast, for hardware that computes faster in 16 bits.
 
     Weights, state, t and σ come as they are, so what a preconditioned network passes through itself is not rounded, and
@@ -26,15 +28,10 @@ class Autocast(nn.Module):
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype = torch.bfloat16):
-        super().__init__()
+        super().__init__(network)
         if dtype not in (torch.bfloat16, torch.float16):
             raise ValueError(f"dtype must be torch.bfloat16 or torch.float16: got {dtype}.")
-        self.network, self.dtype = network, dtype
-
-    @property
-    def classes(self) -> int | None:
-        """Labels that the network can be told; None where it takes none."""
-        return getattr(self.network, "classes", None)
+        self.dtype = dtype
 
     def forward(self, z: Float[Tensor, "B ..."], t: Float[Tensor, " B"], **condition: Any) -> Tensor:
         """What the network returns, in the dtype of z."""

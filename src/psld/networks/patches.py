@@ -8,10 +8,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from psld.networks.wrapping import Wrapping
+
 __all__ = ["Patched"]
 
 
-class Patched(nn.Module):
+class Patched(Wrapping):
     """`network` on images of 1/size the side and size² the channels, its output put back together.
 
     Most of a U-Net's time goes to its largest level, for pixels that look like their neighbours. With size 2 every
@@ -26,15 +28,10 @@ class Patched(nn.Module):
     """
 
     def __init__(self, network: nn.Module, size: int = 2):
-        super().__init__()
+        super().__init__(network)
         if size < 1:
             raise ValueError(f"size must be at least 1: got {size}. It is the side of a patch, in pixels.")
-        self.network, self.size = network, size
-
-    @property
-    def classes(self) -> int | None:
-        """Labels that the network can be told; None where it takes none."""
-        return getattr(self.network, "classes", None)
+        self.size = size
 
     def forward(self, z: Float[Tensor, "B k C H W"], t: Float[Tensor, " B"], **condition: Any) -> Tensor:
         """The network's r variables, (B, r, C, H, W)."""

@@ -17,12 +17,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from psld.kernels import mix, per_sample
+from psld.networks.wrapping import Wrapping
 from psld.process import Process, Times, statistic_weights
 
 __all__ = ["Preconditioned", "PreconditionedState", "StateCoefficients"]
 
 
-class Preconditioned(nn.Module):
+class Preconditioned(Wrapping):
     """D(y; σ) from any network, for predicts="denoiser".
 
         D(y; σ) = μ + s²/(s² + σ²) (y − μ) + sσ/√(s² + σ²) F( (y − μ)/√(s² + σ²); ¼ log σ )
@@ -51,15 +52,10 @@ class Preconditioned(nn.Module):
         log_embedding: bool = False,
         mean_data: float = 0.0,
     ):
-        super().__init__()
+        super().__init__(network)
         _require_scales(sigma_data, sigma_min, sigma_max, mean_data)
-        self.network, self.sigma_data, self.mean_data = network, sigma_data, mean_data
+        self.sigma_data, self.mean_data = sigma_data, mean_data
         self.sigma_min, self.sigma_max, self.log_embedding = sigma_min, sigma_max, log_embedding
-
-    @property
-    def classes(self) -> int | None:
-        """Labels that F can be told; None where it takes none."""
-        return getattr(self.network, "classes", None)
 
     def forward(self, y: Float[Tensor, "B *data"], sigma: Float[Tensor, " B"], **condition: Any) -> Tensor:
         """D(y; σ), (B, *data), for σ > 0."""
@@ -80,7 +76,7 @@ class StateCoefficients(NamedTuple):
     sigma: Tensor
 
 
-class PreconditionedState(nn.Module):
+class PreconditionedState(Wrapping):
     """E[x₀ | z_t] from any network of k variables, for predicts="x0".
 
         x̂₀ = μ + c_skip · (z − Φ₀μ) + c_out F(C_in (z − Φ₀μ); ¼ log σ),      σ = σ(t) of the sufficient statistic w · z
@@ -109,15 +105,10 @@ class PreconditionedState(nn.Module):
         log_embedding: bool = False,
         mean_data: float = 0.0,
     ):
-        super().__init__()
+        super().__init__(network)
         _require_scales(sigma_data, sigma_min, sigma_max, mean_data)
-        self.network, self.process, self.sigma_data, self.mean_data = network, process, sigma_data, mean_data
+        self.process, self.sigma_data, self.mean_data = process, sigma_data, mean_data
         self.sigma_min, self.sigma_max, self.log_embedding = sigma_min, sigma_max, log_embedding
-
-    @property
-    def classes(self) -> int | None:
-        """Labels that F can be told; None where it takes none."""
-        return getattr(self.network, "classes", None)
 
     def coefficients(self, t: Times) -> StateCoefficients:
         """For times in (0, T]; those that rounding to the network's precision carried past T count as T."""
