@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from psld.files import atomic_file
+from psld.files import write_json
 
 __all__ = ["cell"]
 
@@ -16,7 +16,5 @@ def cell(folder: Path, name: str, measure: Callable[[], dict]) -> dict:
     path = folder / f"{name}.json"
     if not path.exists():
         print(f"measuring {name}", flush=True)
-        result = measure()
-        with atomic_file(path) as file:
-            file.write(json.dumps(result).encode())
-    return json.loads(path.read_text())
+        write_json(measure(), path)
+    return json.loads(path.read_text(encoding="utf-8"))

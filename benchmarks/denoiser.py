@@ -29,7 +29,7 @@ from psld.cli.demo import confident_share, featurise
 from psld.data import Digits
 from psld.evaluation import classifier_accuracy, frechet_distance
 from psld.evaluation.bundled import bundled_classifier
-from psld.files import atomic_file
+from psld.files import write_json
 from psld.kernels import Kernel
 from psld.losses import HSM, Denoising, Objective
 from psld.networks import Preconditioned, PreconditionedState, UNet
@@ -185,7 +185,7 @@ def known_cells(out: Path, settings: dict[str, Any]) -> list[dict]:
     path = out / "cells.json"
     if not path.exists():
         return []
-    known = json.loads(path.read_text())
+    known = json.loads(path.read_text(encoding="utf-8"))
     if known["settings"] != settings:
         raise SystemExit(f"{path} has cells of other settings, {known['settings']}: give another --out.")
     return known["cells"]
@@ -193,8 +193,7 @@ def known_cells(out: Path, settings: dict[str, Any]) -> list[dict]:
 
 def keep_cells(out: Path, settings: dict[str, Any], cells: list[dict]) -> None:
     """Writes OUT/cells.json, whole or not at all."""
-    with atomic_file(out / "cells.json") as file:
-        file.write(json.dumps({"settings": settings, "cells": cells}, indent=1).encode())
+    write_json({"settings": settings, "cells": cells}, out / "cells.json")
 
 
 def steps_to(target: float, stages: list[dict]) -> float | None:

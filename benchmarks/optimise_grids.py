@@ -18,7 +18,7 @@ from tqdm import tqdm
 from psld import CLD, PSLD, VPSDE, Exponential
 from psld.data import Digits
 from psld.exact import Empirical
-from psld.files import atomic_file
+from psld.files import write_json
 from psld.tuning import Judge, optimise_grid
 
 PROCESSES = [VPSDE(), CLD(), PSLD(gamma=0.01), PSLD(gamma=0.25)]
@@ -50,8 +50,7 @@ def main() -> None:
                     "rms_to_exact": error.rms,
                 }
                 rows.append(done[nfe])
-                with atomic_file(TARGET) as file:
-                    file.write(json.dumps(rows, indent=1).encode())
+                write_json(rows, TARGET)
             start = torch.tensor(done[nfe]["noise_scales"][1:], dtype=torch.float64)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from psld import grids
 from psld.evaluation import energy_distance, frechet_distance
-from psld.files import atomic_file
+from psld.files import atomic_file, write_json
 from psld.grids import Grid
 from psld.process import Process
 from psld.samplers import (
@@ -197,8 +197,7 @@ def measure(cell: Cell, reference: Reference, samples: int, batch_size: int = 50
 def write_rows(rows: Iterable[Row], folder: Path) -> None:
     """rows.json and rows.csv, each in one piece."""
     known = [row._asdict() for row in rows]
-    with atomic_file(folder / "rows.json") as file:
-        file.write(json.dumps(known, indent=1, ensure_ascii=False).encode())
+    write_json(known, folder / "rows.json")
     text = io.StringIO()
     table = csv.DictWriter(text, Row._fields)
     table.writeheader()
@@ -210,7 +209,7 @@ def write_rows(rows: Iterable[Row], folder: Path) -> None:
 def read_rows(folder: Path) -> list[Row]:
     """What an earlier run measured; nothing where there is none."""
     path = folder / "rows.json"
-    return [Row(**row) for row in json.loads(path.read_text())] if path.exists() else []
+    return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
 
 
 def markdown(rows: list[Row]) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["atomic_file", "claim_folder", "require_new_folder"]
+__all__ = ["atomic_file", "claim_folder", "require_new_folder", "write_json"]
 
 
 @contextmanager
@@ -27,6 +27,12 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_json(content: Any, path: str | Path) -> None:
+    """UTF-8, in place of what was there, or not at all."""
+    with atomic_file(path) as file:
+        file.write(json.dumps(content, indent=1, ensure_ascii=False).encode())
 
 
 def require_new_folder(out: Path) -> None:
@@ -49,7 +55,7 @@ def claim_folder(out: Path, name: str, settings: Mapping[str, Any], held: str) -
     """
     path = out / name
     if path.is_file():
-        known = json.loads(path.read_text())
+        known = json.loads(path.read_text(encoding="utf-8"))
         differ = [key for key in settings if known.get(key) != settings[key]]
         if differ:
             raise FileExistsError(
@@ -57,5 +63,4 @@ def claim_folder(out: Path, name: str, settings: Mapping[str, Any], held: str) -
             )
     else:
         require_new_folder(out)
-    with atomic_file(path) as file:
-        file.write(json.dumps(settings, indent=1).encode())
+    write_json(settings, path)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.files import atomic_file
+from psld.files import write_json
 from psld.process import Process
 
 __all__ = [
@@ -61,8 +61,7 @@ class Grid:
 
     def save(self, path: str | Path) -> None:
         """Write the grid as JSON, in one piece; `load` reads it."""
-        with atomic_file(path) as file:
-            file.write(json.dumps({"times": self.times.tolist(), "final": self.final}, indent=1).encode())
+        write_json({"times": self.times.tolist(), "final": self.final}, path)
 
     @staticmethod
     def load(path: str | Path) -> Grid:

@@ -5,7 +5,6 @@ The network is the one that won over three seeds (benchmarks/denoiser.py): D(y; 
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from psld.evaluation import (
     save_phase_space,
 )
 from psld.evaluation.bundled import bundled_classifier
-from psld.files import atomic_file
+from psld.files import write_json
 from psld.predictions import Clamped, ScoreModel
 from psld.report.drawing import phase_space_paths
 from psld.samplers import SSCS, EulerMaruyama, Exponential, PredictorCorrector, Sampler
@@ -83,8 +82,7 @@ def run(arguments: list[str]) -> int:
     save_grid(first[:100], folder / "samples.png")
     save_beside(Digits("heldout").images[:49], first[:49], folder / "data_and_samples.png")
     draw_phase_space(model, folder / "phase_space.png")
-    with atomic_file(folder / "report.json") as file:
-        file.write(json.dumps(report, indent=2, ensure_ascii=False).encode())
+    write_json(report, folder / "report.json")
     print(f"{summary(report)}\nLook at {folder / 'samples.png'}, data_and_samples.png and phase_space.png beside it.")
     return 0
 

@@ -25,7 +25,7 @@ from psld.cli.sample import (
     own_share,
     provenance,
 )
-from psld.cli.sweep import Point, Sweep, write_json, write_sweep
+from psld.cli.sweep import Point, Sweep, write_sweep
 from psld.comparison import Cell, cells
 from psld.data import ImageData
 from psld.data.one_class import OneClass
@@ -34,6 +34,7 @@ from psld.evaluation.features import FeatureExtractor
 from psld.evaluation.quality import Protocol, compare, frechet_between
 from psld.evaluation.statistics import ImageStatistics, Measurement, is_statistics, measured
 from psld.evaluation.weight_files import file_sha256
+from psld.files import write_json
 from psld.grids import Grid
 from psld.predictions import Clamped, ScoreModel
 from psld.pretrained.published import with_place_for_results

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from torch import Tensor
 from psld.cli.configuration import instances, load_model
 from psld.data import Digits, ImageData
 from psld.dequantisation import Dequantiser, LogitNormal, Uniform, fit, on_levels
-from psld.files import atomic_file
+from psld.files import write_json
 from psld.likelihood import ExactTrace, Hutchinson, ProbabilityFlow, Start, bits_per_dimension, bound
 from psld.predictions import ScoreModel
 from psld.pretrained.published import with_place_for_results
@@ -108,8 +107,7 @@ def run(arguments: list[str]) -> int:
         "settings": settings(config, model, levels),
         "bits_of_each_image": torch.cat(bits["bound"]).tolist(),
     }
-    with atomic_file(out) as file:
-        file.write(json.dumps(result, indent=1).encode())
+    write_json(result, out)
     print(report(result), f"In {out}.", sep="\n")
     return 0
 

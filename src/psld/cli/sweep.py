@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from psld.comparison import draw_plot
-from psld.files import atomic_file
+from psld.files import atomic_file, write_json
 
-__all__ = ["Point", "Sweep", "write_json", "write_sweep"]
+__all__ = ["Point", "Sweep", "write_sweep"]
 
 
 class Point(NamedTuple):
@@ -61,12 +60,6 @@ def write_sweep(sweep: Sweep, folder: Path) -> None:
     draw_plot(points, folder / f"{name}.png", f"{sweep.distance} to {sweep.against}")
     print(tables)
     print(f"{len(points)} results in {folder}. Look at {folder / f'{name}.png'}")
-
-
-def write_json(result: Any, path: Path) -> None:
-    """In place of what was there, or not at all."""
-    with atomic_file(path) as file:
-        file.write(json.dumps(result, indent=1, ensure_ascii=False).encode())
 
 
 def _tables(sweep: Sweep) -> str:
