@@ -28,12 +28,12 @@ from psld import PSLD, EulerMaruyama, Exponential, Sampler, ScoreModel, grids
 from psld.cli.demo import confident_share, featurise
 from psld.data import Digits
 from psld.evaluation import classifier_accuracy, frechet_distance
-from psld.evaluation.bundled import bundled_classifier
+from psld.evaluation.features.bundled import bundled_classifier
 from psld.files import write_json
 from psld.kernels import Kernel
 from psld.losses import HSM, Denoising, Objective
+from psld.model import Predicts
 from psld.networks import Preconditioned, PreconditionedState, UNet
-from psld.predictions import Predicts
 from psld.training import TrainingSettings, latest_checkpoint, load_weights, train
 
 PROCESS = PSLD(gamma=0.01)

@@ -30,15 +30,14 @@ from torch import Tensor
 from psld.cli.configuration import load_classifier, load_model
 from psld.data import Digits
 from psld.evaluation import energy_distance, frechet_distance
-from psld.evaluation.bundled import bundled_classifier
+from psld.evaluation.features.bundled import bundled_classifier
 from psld.exact import GaussianMixture
-from psld.grids import Grid, log_snr, quadratic
-from psld.guidance.classifier import ClassifierGuidance
 from psld.guidance.classifier_free import ClassifierFreeGuidance
-from psld.predictions import Clamped, ScoreModel
-from psld.process import Process
-from psld.processes import CLD, PSLD, VPSDE
+from psld.guidance.classifier_guidance import ClassifierGuidance
+from psld.model import Clamped, ScoreModel
+from psld.processes import CLD, PSLD, VPSDE, Process
 from psld.samplers import SSCS, Ancestral, EulerMaruyama, Exponential, Sampler
+from psld.samplers.grids import Grid, log_snr, quadratic
 
 CLASSES = 10
 SHAPE = (1, 8, 8)

@@ -27,16 +27,16 @@ from cells import cell
 from psld.cli.configuration import load_model
 from psld.data import Digits
 from psld.evaluation import energy_distance, frechet_distance
-from psld.evaluation.bundled import bundled_classifier
+from psld.evaluation.features.bundled import bundled_classifier
 from psld.exact import GaussianMixture
-from psld.grids import log_snr
-from psld.guidance.masks import named_mask
-from psld.guidance.operators import LinearOperator, Mask, SuperResolution
-from psld.guidance.posterior import DPS, MMPS, PiGDM
-from psld.guidance.replacement import Replacement
-from psld.predictions import Clamped, ScoreModel
+from psld.inverse.masks import named_mask
+from psld.inverse.operators import LinearOperator, Mask, SuperResolution
+from psld.inverse.posterior import DPS, MMPS, PiGDM
+from psld.inverse.replacement import Replacement
+from psld.model import Clamped, ScoreModel
 from psld.processes import CLD, PSLD, VPSDE
 from psld.samplers import Ancestral, Exponential, Sampler
+from psld.samplers.grids import log_snr
 
 SHAPE = (1, 8, 8)
 KNOWN = named_mask("center", SHAPE)

@@ -1,10 +1,10 @@
-"""Grids optimised on exact scores of the digits: what `psld.grids.optimised` reads.
+"""Grids optimised on exact scores of the digits: what `psld.samplers.grids.optimised` reads.
 
     python benchmarks/optimise_grids.py
 
 For VP, CLD and PSLD, and each NFE: the noise scales at which the exponential sampler of order 2 is nearest
 to the exact probability flow. The grid of VP also serves the projected samplers of every process, which walk in the
-same variable. Writes src/psld/optimised_grids.json; an interrupted run goes on.
+same variable. Writes src/psld/samplers/optimised_grids.json; an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from psld import CLD, PSLD, VPSDE, Exponential
 from psld.data import Digits
 from psld.exact import Empirical
 from psld.files import write_json
-from psld.tuning import Judge, optimise_grid
+from psld.samplers.tuning import Judge, optimise_grid
 
 PROCESSES = [VPSDE(), CLD(), PSLD(gamma=0.01), PSLD(gamma=0.25)]
 BUDGETS = [5, 8, 10, 15, 20, 50]
 SEEDS = range(100_000, 100_256)  # other noise than any benchmark's
-TARGET = Path(__file__).parent.parent / "src" / "psld" / "optimised_grids.json"
+TARGET = Path(__file__).parent.parent / "src" / "psld" / "samplers" / "optimised_grids.json"
 
 
 def main() -> None:

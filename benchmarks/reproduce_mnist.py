@@ -24,8 +24,8 @@ from publishing import CONFIGS as FOLDER
 from publishing import publish, trained
 
 from psld.cli import main as psld
-from psld.evaluation.frechet import frechet_from_moments
-from psld.evaluation.moments import Moments
+from psld.evaluation.metrics.frechet import frechet_from_moments
+from psld.evaluation.metrics.moments import Moments
 from psld.evaluation.statistics import ImageStatistics
 from psld.training import latest_checkpoint
 

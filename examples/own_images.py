@@ -13,9 +13,9 @@ from pathlib import Path
 
 from psld import CLD, PSLD, Clamped, PredictorCorrector, ScoreModel
 from psld.data import ImageFolder
-from psld.evaluation import save_grid
 from psld.losses import Denoising
 from psld.networks import Preconditioned, UNet
+from psld.plots import save_grid
 from psld.training import TrainingSettings, load_weights, train
 
 options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -9,7 +9,7 @@ import torch
 
 from psld import PSLD, Exponential, LinearRecipe, Process, grids
 from psld.data import Digits
-from psld.evaluation.energy import energy_distance
+from psld.evaluation.metrics.energy import energy_distance
 from psld.exact import Empirical
 
 SHAPE = (1, 8, 8)

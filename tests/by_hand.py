@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg import expm
 
-from psld.process import Process
+from psld.processes import Process
 
 
 def matrices(process: Process) -> tuple[np.ndarray, np.ndarray]:

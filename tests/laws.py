@@ -16,10 +16,10 @@ from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from psld import exact
-from psld.grids import Grid
-from psld.predictions import ScoreModel
-from psld.process import Process
+from psld.model import ScoreModel
+from psld.processes import Process
 from psld.samplers import Plan, Sampler
+from psld.samplers.grids import Grid
 
 REFUSALS = (ValueError, TypeCheckError, BeartypeCallHintViolation)
 """What a bad argument raises: the annotations, checked in tests only, may see it before the code does."""

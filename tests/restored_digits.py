@@ -8,8 +8,8 @@ from PIL import Image
 
 from psld.cli import main
 from psld.data import Digits
-from psld.evaluation.pictures import load_images, save_images, to_bytes
-from psld.predictions import Clamped
+from psld.model import Clamped
+from psld.plots.pictures import load_images, save_images, to_bytes
 
 
 def digits_in(folder: Path, count: int = 3) -> torch.Tensor:

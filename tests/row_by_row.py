@@ -6,8 +6,8 @@ On some processors the last bit of a matrix product, and so of a mixture's denoi
 import torch
 
 from psld.exact import GaussianMixture
-from psld.predictions import ScoreModel
-from psld.process import Process
+from psld.model import ScoreModel
+from psld.processes import Process
 
 
 def model(data: GaussianMixture, process: Process) -> ScoreModel:

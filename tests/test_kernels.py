@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psld.kernels import Kernel, cholesky, linear_kernel, mix, outer, product
-from psld.process import Process
-from psld.processes import CLD, PSLD, HigherOrderLangevin
+from psld.processes import CLD, PSLD, HigherOrderLangevin, Process
 from psld.recipe import LinearRecipe
 from psld.schedules import Constant, Linear
 from random_recipes import random_recipe

@@ -5,7 +5,7 @@ import torch
 
 from psld import exact
 from psld.losses import DSM, HSM, CrossEntropy, Denoising
-from psld.predictions import ScoreModel
+from psld.model import ScoreModel
 from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin
 
 PROCESSES = [VPSDE(), CLD(), PSLD(0.25), HigherOrderLangevin(3)]

@@ -9,7 +9,7 @@ import torch
 from psld import exact
 from psld.kernels import mix, outer
 from psld.losses import DSM, HSM, Likelihood, MinSNR, UniformNoise
-from psld.predictions import Predicts, ScoreModel
+from psld.model import Predicts, ScoreModel
 from psld.processes import CLD, PSLD, VESDE, VPSDE, HigherOrderLangevin, SubVPSDE
 
 PROCESSES = [VPSDE(), CLD(), PSLD(0.25), HigherOrderLangevin(3)]

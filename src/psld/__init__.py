@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from psld.grids import Grid
     from psld.kernels import Kernel
-    from psld.predictions import Clamped, Prediction, ScoreModel
-    from psld.process import Process
-    from psld.processes import CLD, EDM, PSLD, VESDE, VPSDE, HigherOrderLangevin, SubVPSDE
+    from psld.model import Clamped, Prediction, ScoreModel
+    from psld.processes import CLD, EDM, PSLD, VESDE, VPSDE, HigherOrderLangevin, Process, SubVPSDE
     from psld.recipe import LinearRecipe, Recipe, RecipeError, RecipeReport
     from psld.samplers import (
         GDDIM,
@@ -39,13 +37,13 @@ if TYPE_CHECKING:
         SymplecticEuler,
         VelocityVerlet,
     )
+    from psld.samplers.grids import Grid
 
 _HOME = {
-    "psld.grids": ("Grid",),
+    "psld.samplers.grids": ("Grid",),
     "psld.kernels": ("Kernel",),
-    "psld.predictions": ("Clamped", "Prediction", "ScoreModel"),
-    "psld.process": ("Process",),
-    "psld.processes": ("CLD", "EDM", "PSLD", "VESDE", "VPSDE", "HigherOrderLangevin", "SubVPSDE"),
+    "psld.model": ("Clamped", "Prediction", "ScoreModel"),
+    "psld.processes": ("CLD", "EDM", "PSLD", "VESDE", "VPSDE", "HigherOrderLangevin", "Process", "SubVPSDE"),
     "psld.recipe": ("LinearRecipe", "Recipe", "RecipeError", "RecipeReport"),
     "psld.samplers": (
         "GDDIM",

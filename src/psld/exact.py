@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.kernels import Kernel, outer, product
-from psld.predictions import ScoreModel
-from psld.process import Process, Times
+from psld.model import ScoreModel
+from psld.processes import Process, Times
 
 __all__ = ["Empirical", "Gaussian", "GaussianMixture"]
 

@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from psld.kernels import Kernel, mix, per_sample, product
+from psld.model import ScoreModel, in_own_precision
 from psld.noise import Generators, standard_normal
-from psld.predictions import ScoreModel, in_own_precision
-from psld.process import Conditioning, Process
+from psld.processes import Conditioning, Process
 
 __all__ = [
     "DSM",
@@ -294,9 +294,9 @@ class _Clock:
 class CrossEntropy(Objective):
     """−log p(label | z_t) of a classifier, with z_t given x₀ as in HSM.
 
-    Its gradient in z_t is what `psld.guidance.classifier.ClassifierGuidance` adds to a score, so it is trained on the
-    states that a sampler meets: all k variables, at every time (Dhariwal & Nichol, 2021, §4; in phase space Pandey &
-    Mandt, 2023).
+    Its gradient in z_t is what `psld.guidance.classifier_guidance.ClassifierGuidance` adds to a score, so it
+    is trained on the states that a sampler meets: all k variables, at every time (Dhariwal & Nichol, 2021, §4; in phase
+    space Pandey & Mandt, 2023).
     """
 
     asks_for_labels = True

@@ -11,8 +11,8 @@ import yaml
 
 from psld.cli import main
 from psld.cli.configuration import load_classifier, load_model
-from psld.guidance.classifier import ClassifierGuidance
-from psld.predictions import Clamped
+from psld.guidance.classifier_guidance import ClassifierGuidance
+from psld.model import Clamped
 from psld.processes import CLD
 from psld.samplers import Exponential
 from psld.training.reading import read_checkpoint

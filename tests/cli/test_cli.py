@@ -18,7 +18,7 @@ from interrupted import killed_at_the_second_batch
 from psld.cli import main
 from psld.cli.configuration import load_model, published_config
 from psld.cli.sample import own_share
-from psld.grids import Grid
+from psld.samplers.grids import Grid
 from psld.training import latest_checkpoint
 
 SMALL = {

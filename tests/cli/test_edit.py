@@ -5,11 +5,11 @@ import pytest
 from PIL import Image
 
 import psld.cli.interpolate
+from psld import editing
 from psld.cli import main
 from psld.cli.configuration import load_model
-from psld.evaluation.pictures import to_bytes
-from psld.guidance import editing
-from psld.predictions import Clamped
+from psld.model import Clamped
+from psld.plots.pictures import to_bytes
 from psld.processes import CLD
 from psld.samplers import Exponential, Heun, Projected
 from restored_digits import digits_in, levels, refused

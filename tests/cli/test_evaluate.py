@@ -11,9 +11,9 @@ from PIL import Image
 from psld.cli import evaluate, main
 from psld.cli.configuration import load_model
 from psld.data import Digits
-from psld.evaluation.bundled import bundled_classifier
-from psld.evaluation.pictures import save_images
-from psld.predictions import Clamped, ScoreModel
+from psld.evaluation.features.bundled import bundled_classifier
+from psld.model import Clamped, ScoreModel
+from psld.plots.pictures import save_images
 from psld.samplers import Exponential
 
 DRAWN = ["evaluate", "psld-digits", "--against", "digits", "--num", "40", "--grid", "optimised"]

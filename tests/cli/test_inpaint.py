@@ -11,12 +11,12 @@ from PIL import Image
 from interrupted import killed_at_the_second_batch
 from psld.cli import main
 from psld.cli.configuration import load_model
-from psld.evaluation.pictures import to_bytes
-from psld.guidance.masks import named_mask
-from psld.guidance.operators import Mask
-from psld.guidance.posterior import DPS, MMPS, PiGDM
-from psld.guidance.replacement import Replacement
-from psld.predictions import Clamped
+from psld.inverse.masks import named_mask
+from psld.inverse.operators import Mask
+from psld.inverse.posterior import DPS, MMPS, PiGDM
+from psld.inverse.replacement import Replacement
+from psld.model import Clamped
+from psld.plots.pictures import to_bytes
 from psld.samplers import RK45, Ancestral, Exponential, Projected, Sampler
 from restored_digits import digits_in, drawn, levels, refused
 

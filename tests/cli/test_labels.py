@@ -9,7 +9,7 @@ import yaml
 
 from psld.cli import main
 from psld.cli.configuration import load_model
-from psld.predictions import Clamped, ScoreModel
+from psld.model import Clamped, ScoreModel
 from psld.samplers import Exponential
 
 SIZES = {"in_channels": 2, "out_channels": 1, "image_size": 8, "width": 8, "multipliers": [1], "blocks": 1}

@@ -11,8 +11,8 @@ import yaml
 from psld.cli import main
 from psld.cli.configuration import load_model
 from psld.data import Digits
-from psld.dequantisation import Uniform
 from psld.likelihood import Hutchinson, ProbabilityFlow, bound
+from psld.likelihood.dequantisation import Uniform
 
 SMALL = {
     "seed": 3,

@@ -11,10 +11,10 @@ from PIL import Image
 from psld.cli import main
 from psld.cli.configuration import load_model
 from psld.cli.restore import degraded
-from psld.evaluation.pictures import load_images
-from psld.guidance.operators import Blur, Grayscale, SuperResolution
-from psld.guidance.posterior import MMPS, PiGDM
+from psld.inverse.operators import Blur, Grayscale, SuperResolution
+from psld.inverse.posterior import MMPS, PiGDM
 from psld.noise import SeededNoise
+from psld.plots.pictures import load_images
 from psld.samplers import Ancestral
 from restored_digits import digits_in, drawn, levels, refused
 

@@ -14,9 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from psld.data import Digits
-from psld.evaluation.bundled import stated_accuracy
 from psld.evaluation.features import BundledClassifier, ExternalFeatures, FeatureExtractor, feature_extractor
-from psld.evaluation.quality import frechet_between
+from psld.evaluation.features.bundled import stated_accuracy
+from psld.evaluation.metrics.quality import frechet_between
 from psld.evaluation.statistics import CONFIDENT, ImageStatistics, is_statistics, kept_indices, measured
 
 

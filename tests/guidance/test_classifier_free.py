@@ -5,7 +5,7 @@ import torch
 
 from psld import exact
 from psld.guidance.classifier_free import ClassifierFreeGuidance
-from psld.predictions import ScoreModel
+from psld.model import ScoreModel
 from psld.processes import CLD, PSLD, VPSDE
 
 MEANS = torch.tensor([[0.8, -0.4], [-0.7, 0.1], [0.1, 1.2]], dtype=torch.float64)

@@ -8,10 +8,9 @@ from torch import nn
 
 from psld.kernels import mix
 from psld.losses import Denoising
+from psld.model import ScoreModel
 from psld.networks import MLP, Preconditioned, PreconditionedState
-from psld.predictions import ScoreModel
-from psld.process import Process
-from psld.processes import CLD, EDM, PSLD, VPSDE, HigherOrderLangevin
+from psld.processes import CLD, EDM, PSLD, VPSDE, HigherOrderLangevin, Process
 from psld.recipe import LinearRecipe
 
 SWINGING = Process(

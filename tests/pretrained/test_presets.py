@@ -11,8 +11,8 @@ from psld.cli import main
 from psld.cli.configuration import load_classifier, load_model
 from psld.cli.presets import millions
 from psld.cli.train import with_preset
-from psld.evaluation import save_images
 from psld.networks import NCSNpp
+from psld.plots import save_images
 from psld.pretrained import PRESETS, Preset, preset
 from psld.pretrained.presets import published_config
 from psld.processes import CLD, PSLD

@@ -13,7 +13,7 @@ from psld.cli.configuration import load_model
 from psld.cli.demo import featurise
 from psld.data import Digits
 from psld.evaluation import frechet_distance
-from psld.evaluation.bundled import bundled_classifier
+from psld.evaluation.features.bundled import bundled_classifier
 from psld.pretrained import published_checkpoint, published_checkpoints
 from psld.pretrained.published import FOLDER
 

@@ -7,7 +7,6 @@ import torch
 
 import psld.samplers
 from psld import exact
-from psld.grids import Grid
 from psld.processes import PSLD
 from psld.samplers import (
     GDDIM,
@@ -31,6 +30,7 @@ from psld.samplers import (
     SymplecticEuler,
     VelocityVerlet,
 )
+from psld.samplers.grids import Grid
 
 DATA = exact.GaussianMixture(
     means=torch.tensor([[0.8, -0.4, 0.3], [-0.7, 0.1, 0.0]], dtype=torch.float64),

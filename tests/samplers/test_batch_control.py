@@ -7,10 +7,10 @@ from scipy.integrate import solve_ivp
 
 import laws
 from psld import exact
-from psld.grids import Grid
 from psld.noise import SeededNoise
 from psld.processes import PSLD, VPSDE, HigherOrderLangevin
 from psld.samplers import RK45
+from psld.samplers.grids import Grid
 from psld.samplers.runge_kutta import flow
 
 DATA = exact.GaussianMixture(

@@ -5,9 +5,9 @@ import torch
 
 import row_by_row
 from psld import exact
-from psld.grids import Grid, log_snr, uniform
 from psld.processes import CLD, PSLD, VESDE, VPSDE, HigherOrderLangevin, SubVPSDE
 from psld.samplers import RK45, SSCS, Ancestral, EulerMaruyama, Exponential
+from psld.samplers.grids import Grid, log_snr, uniform
 
 SAMPLERS = [EulerMaruyama(), SSCS(), Ancestral(), Exponential()]
 DATA = exact.GaussianMixture(

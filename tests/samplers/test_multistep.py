@@ -14,10 +14,8 @@ from scipy.integrate import quad, solve_ivp
 
 import by_hand
 from psld import exact
-from psld.flows import data_weights, noise_flow, noise_weights
-from psld.grids import Grid
+from psld.model import ScoreModel
 from psld.noise import SeededNoise
-from psld.predictions import ScoreModel
 from psld.processes import CLD, EDM, PSLD, VESDE, VPSDE, HigherOrderLangevin, SubVPSDE
 from psld.samplers import (
     GDDIM,
@@ -39,6 +37,8 @@ from psld.samplers import (
 )
 from psld.samplers.base import row
 from psld.samplers.exponential import Memory
+from psld.samplers.flows import data_weights, noise_flow, noise_weights
+from psld.samplers.grids import Grid
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers and numpy 2
 

@@ -10,7 +10,6 @@ import torch
 
 import laws
 from psld import exact
-from psld.grids import Grid, log_snr
 from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin, SubVPSDE
 from psld.samplers import (
     GDDIM,
@@ -32,6 +31,7 @@ from psld.samplers import (
     SymplecticEuler,
     VelocityVerlet,
 )
+from psld.samplers.grids import Grid, log_snr
 
 CHAIN = HigherOrderLangevin(3)
 PROCESSES = [VPSDE(), CLD(), PSLD(0.01), PSLD(0.25), CHAIN]

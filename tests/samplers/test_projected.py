@@ -8,10 +8,10 @@ import torch
 import laws
 import row_by_row
 from psld import exact
-from psld.grids import Grid, edm_rho
 from psld.noise import SeededNoise
 from psld.processes import CLD, EDM, PSLD, VPSDE, HigherOrderLangevin
 from psld.samplers import GDDIM, RK45, Ancestral, DPMSolverPP, Exponential, Heun, PredictorCorrector, Projected
+from psld.samplers.grids import Grid, edm_rho
 
 TIMES = torch.tensor([1.0, 0.8, 0.55, 0.3, 0.1, 0.03], dtype=torch.float64)
 GRID = Grid(TIMES, "denoise")

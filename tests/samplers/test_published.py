@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from psld.kernels import linear_kernel, mix
-from psld.predictions import ScoreModel
+from psld.model import ScoreModel
 from psld.processes import PSLD, VPSDE
 from psld.samplers import SSCS, Ancestral, Exponential
 from psld.samplers.base import reverse_drift

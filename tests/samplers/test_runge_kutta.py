@@ -6,11 +6,11 @@ import torch
 from scipy.integrate import solve_ivp
 
 from psld import exact
-from psld.grids import Grid
+from psld.model import ScoreModel
 from psld.noise import SeededNoise
-from psld.predictions import ScoreModel
 from psld.processes import CLD, PSLD, VESDE, VPSDE, HigherOrderLangevin
 from psld.samplers import RK45
+from psld.samplers.grids import Grid
 from psld.samplers.runge_kutta import flow
 
 DATA = exact.GaussianMixture(

@@ -9,7 +9,7 @@ from scipy.integrate import quad_vec, solve_ivp
 from scipy.linalg import expm
 
 import by_hand
-from psld.predictions import Predicts, ScoreModel
+from psld.model import Predicts, ScoreModel
 from psld.processes import CLD, PSLD, VESDE, VPSDE, HigherOrderLangevin, SubVPSDE
 from psld.samplers import OBA, ROBA, RVV, Conjugate, ConjugateOBA, ConjugateVerlet, SymplecticEuler, VelocityVerlet
 

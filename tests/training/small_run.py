@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from psld.data import Digits
+from psld.model import ScoreModel
 from psld.noise import Generators, standard_normal
-from psld.predictions import ScoreModel
 from psld.processes import VPSDE
 from psld.training import TrainingSettings, train
 

@@ -6,8 +6,8 @@ from safetensors.torch import load_file
 
 from psld import exact
 from psld.losses import Denoising
+from psld.model import ScoreModel
 from psld.networks import MLP, Preconditioned, PreconditionedState, UNet
-from psld.predictions import ScoreModel
 from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin
 from psld.training import train
 from training.small_run import small_settings

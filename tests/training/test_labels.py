@@ -6,9 +6,9 @@ import torch
 from psld.data import Digits, Images
 from psld.data.order import ShuffledBatches
 from psld.losses import DSM, HSM, CrossEntropy, Denoising, Objective
+from psld.model import ScoreModel
 from psld.networks import NoiseClassifier, Preconditioned
 from psld.noise import Generators
-from psld.predictions import ScoreModel
 from psld.processes import CLD, VPSDE
 from psld.training import train
 from psld.training.reading import read_checkpoint

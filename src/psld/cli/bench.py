@@ -16,10 +16,9 @@ from psld.data import Digits
 from psld.evaluation import energy_distance, frechet_distance
 from psld.exact import Empirical, GaussianMixture
 from psld.files import atomic_file, claim_folder
-from psld.predictions import Clamped, ScoreModel
-from psld.process import Process
-from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin
-from psld.tuning import Judge
+from psld.model import Clamped, ScoreModel
+from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin, Process
+from psld.samplers.tuning import Judge
 
 __all__ = ["run"]
 

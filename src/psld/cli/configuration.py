@@ -12,11 +12,11 @@ from torch import nn
 
 from psld.data import ImageData
 from psld.losses import CrossEntropy, Objective
+from psld.model import Predicts, ScoreModel
 from psld.networks import NoiseClassifier
-from psld.predictions import Predicts, ScoreModel
 from psld.pretrained.presets import published_config
 from psld.pretrained.published import published_checkpoint
-from psld.process import Conditioning, Process
+from psld.processes import Conditioning, Process
 from psld.training import TrainingSettings, latest_checkpoint, load_weights
 from psld.training.checkpoint import weight_files
 

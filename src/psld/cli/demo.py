@@ -11,26 +11,18 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
-from psld import grids
 from psld.cli.configuration import load_model, published_config
 from psld.cli.sample import generate
 from psld.cli.train import parser as train_parser
 from psld.cli.train import train_from
 from psld.data import Digits
-from psld.evaluation import (
-    DigitClassifier,
-    classifier_accuracy,
-    frechet_distance,
-    memorised_share,
-    save_beside,
-    save_grid,
-    save_phase_space,
-)
-from psld.evaluation.bundled import bundled_classifier
+from psld.evaluation import DigitClassifier, classifier_accuracy, frechet_distance, memorised_share
+from psld.evaluation.features.bundled import bundled_classifier
 from psld.files import write_json
-from psld.predictions import Clamped, ScoreModel
+from psld.model import Clamped, ScoreModel
+from psld.plots import save_beside, save_grid, save_phase_space
 from psld.report.drawing import phase_space_paths
-from psld.samplers import SSCS, EulerMaruyama, Exponential, PredictorCorrector, Sampler
+from psld.samplers import SSCS, EulerMaruyama, Exponential, PredictorCorrector, Sampler, grids
 
 __all__ = ["run"]
 

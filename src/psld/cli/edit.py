@@ -8,8 +8,8 @@ import torch
 from jsonargparse import ArgumentParser
 
 from psld.cli.restoring import add_picture_arguments, draw_missing, opened, read_pictures, rms, write_grid
-from psld.guidance.editing import edit, from_time
-from psld.predictions import Clamped
+from psld.editing import edit, from_time
+from psld.model import Clamped
 
 __all__ = ["run"]
 

@@ -30,19 +30,19 @@ from psld.comparison import Cell, cells
 from psld.data import ImageData
 from psld.data.one_class import OneClass
 from psld.data.opening import holds_mnist, open_images
+from psld.distributed import launch, of_all_ranks
 from psld.evaluation.features import FeatureExtractor
-from psld.evaluation.quality import Protocol, compare, frechet_between
+from psld.evaluation.features.weight_files import file_sha256
+from psld.evaluation.metrics.quality import Protocol, compare, frechet_between
 from psld.evaluation.statistics import ImageStatistics, Measurement, is_statistics, measured
-from psld.evaluation.weight_files import file_sha256
 from psld.files import write_json
-from psld.grids import Grid
-from psld.predictions import Clamped, ScoreModel
+from psld.model import Clamped, ScoreModel
 from psld.pretrained.published import with_place_for_results
-from psld.process import Process
+from psld.processes import Process
 from psld.samplers import Sampler
+from psld.samplers.grids import Grid
 from psld.training import latest_checkpoint
 from psld.training.checkpoint import has_checkpoint, weight_files
-from psld.training.devices import launch, of_all_ranks
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric

@@ -24,9 +24,9 @@ from psld.cli.restoring import (
     rms,
     write_grid,
 )
-from psld.guidance.masks import NAMES, load_mask, named_mask
-from psld.guidance.operators import Mask
-from psld.guidance.replacement import Replacement
+from psld.inverse.masks import NAMES, load_mask, named_mask
+from psld.inverse.operators import Mask
+from psld.inverse.replacement import Replacement
 from psld.samplers import Projected, Sampler
 
 __all__ = ["run"]

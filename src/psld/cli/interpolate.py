@@ -11,13 +11,13 @@ from torch import Tensor
 from psld.cli.configuration import instances, load_model
 from psld.cli.restoring import ENLARGED, fingerprint, open_pictures, rms
 from psld.cli.sample import Pictures, add_model_arguments, process_of
-from psld.evaluation import save_grid
+from psld.distributed import launch
+from psld.editing import decode, encode, slerp
 from psld.files import claim_folder
-from psld.guidance.editing import decode, encode, slerp
-from psld.predictions import Clamped
+from psld.model import Clamped
+from psld.plots import save_grid
 from psld.pretrained.published import published_checkpoint
 from psld.training import latest_checkpoint
-from psld.training.devices import launch
 
 __all__ = ["run"]
 

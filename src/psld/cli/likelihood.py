@@ -12,12 +12,12 @@ from torch import Tensor
 
 from psld.cli.configuration import instances, load_model
 from psld.data import Digits, ImageData
-from psld.dequantisation import Dequantiser, LogitNormal, Uniform, fit, on_levels
 from psld.files import write_json
 from psld.likelihood import ExactTrace, Hutchinson, ProbabilityFlow, Start, bits_per_dimension, bound
-from psld.predictions import ScoreModel
+from psld.likelihood.dequantisation import Dequantiser, LogitNormal, Uniform, fit, on_levels
+from psld.model import ScoreModel
 from psld.pretrained.published import with_place_for_results
-from psld.process import Process
+from psld.processes import Process
 from psld.training import latest_checkpoint
 
 __all__ = ["run"]

@@ -9,7 +9,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from psld.cli.configuration import instances
-from psld.process import Process
+from psld.processes import Process
 from psld.recipe import LinearRecipe, RecipeError
 
 __all__ = ["run"]

@@ -10,11 +10,11 @@ from typing import Literal
 from jsonargparse import ArgumentParser
 
 from psld.cli.configuration import instances, load_data, load_model
-from psld.grids import NAMES
-from psld.predictions import Clamped
+from psld.model import Clamped
 from psld.pretrained.published import with_place_for_results
 from psld.report import ReportSettings, TrainedRun, require_place, run_folder, write_report
 from psld.samplers import Sampler
+from psld.samplers.grids import NAMES
 from psld.training import latest_checkpoint
 
 __all__ = ["run"]

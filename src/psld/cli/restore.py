@@ -24,9 +24,9 @@ from psld.cli.restoring import (
     size_of,
     write_grid,
 )
-from psld.evaluation.pictures import save_images
-from psld.guidance.operators import Blur, Grayscale, LinearOperator, SuperResolution
+from psld.inverse.operators import Blur, Grayscale, LinearOperator, SuperResolution
 from psld.noise import SeededNoise
+from psld.plots.pictures import save_images
 
 __all__ = ["run"]
 

@@ -16,15 +16,15 @@ from psld.cli.configuration import instances, load_model
 from psld.cli.sample import Pictures, accelerate, add_sampling_arguments, own_share, provenance
 from psld.data import ImageData
 from psld.data.opening import holds_mnist, open_images
-from psld.evaluation.pictures import save_panels
+from psld.distributed import launch
 from psld.files import claim_folder
-from psld.grids import Grid
-from psld.guidance.operators import LinearOperator
-from psld.guidance.posterior import DPS, MMPS, PiGDM, PosteriorGuidance
-from psld.predictions import Clamped, ScoreModel
+from psld.inverse.operators import LinearOperator
+from psld.inverse.posterior import DPS, MMPS, PiGDM, PosteriorGuidance
+from psld.model import Clamped, ScoreModel
+from psld.plots.pictures import save_panels
 from psld.pretrained.published import published_checkpoint
 from psld.samplers import Projected, Sampler, Samples
-from psld.training.devices import launch
+from psld.samplers.grids import Grid
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric

@@ -15,19 +15,19 @@ from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
 from psld.cli.configuration import instances, load_classifier, load_model
-from psld.evaluation import save_grid
-from psld.evaluation.pictures import from_bytes, load_images, save_image, to_bytes
+from psld.distributed import launch
 from psld.files import atomic_file, claim_folder
-from psld.grids import NAMES, Grid
-from psld.guidance.classifier import ClassifierGuidance
 from psld.guidance.classifier_free import ClassifierFreeGuidance
+from psld.guidance.classifier_guidance import ClassifierGuidance
+from psld.model import Clamped, ScoreModel
 from psld.networks import Autocast
-from psld.predictions import Clamped, ScoreModel
+from psld.plots import save_grid
+from psld.plots.pictures import from_bytes, load_images, save_image, to_bytes
 from psld.pretrained.published import published_checkpoint, published_checkpoints
-from psld.process import Process
+from psld.processes import Process
 from psld.samplers import Sampler, Samples
+from psld.samplers.grids import NAMES, Grid
 from psld.training import latest_checkpoint
-from psld.training.devices import launch
 from psld.training.settings import Precision
 
 __all__ = [

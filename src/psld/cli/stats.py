@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser
 
 from psld.cli.measuring import add_extractor_arguments, chosen_extractor, statistics_of
 from psld.data.opening import open_images
-from psld.training.devices import launch
+from psld.distributed import launch
 
 __all__ = ["run"]
 

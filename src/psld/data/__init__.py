@@ -13,7 +13,7 @@ from psld.data.lfw import LFW
 from psld.data.loading import loader
 from psld.data.mnist import MNIST
 from psld.data.order import ShuffledBatches, derived_seed
-from psld.data.patches import Patches
+from psld.data.photographs import Patches
 from psld.data.pixels import PixelArray, PixelData
 
 __all__ = [

@@ -19,8 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.evaluation.features import FeatureExtractor
-from psld.evaluation.inception_score import InceptionScore
-from psld.evaluation.moments import Moments
+from psld.evaluation.metrics.inception_score import InceptionScore
+from psld.evaluation.metrics.moments import Moments
 from psld.files import atomic_file
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class _Partial:
 
     def combine(self, fabric: Fabric) -> None:
         """Sums over the processes, in their order."""
-        from psld.training.devices import of_all_ranks
+        from psld.distributed import of_all_ranks
 
         own = self.moments
         counts = of_all_ranks(fabric, torch.tensor([own.count, len(self.positions)])).tolist()

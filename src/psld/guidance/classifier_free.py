@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.kernels import per_sample
-from psld.predictions import Prediction, ScoreModel
-from psld.process import Times
+from psld.model import Prediction, ScoreModel
+from psld.processes import Times
 
 __all__ = ["ClassifierFreeGuidance"]
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from psld.kernels import mix, per_sample
 from psld.networks.wrapping import Wrapping
-from psld.process import Process, Times, statistic_weights
+from psld.processes import Process, Times, statistic_weights
 
 __all__ = ["Preconditioned", "PreconditionedState", "StateCoefficients"]
 

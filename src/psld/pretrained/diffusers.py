@@ -21,9 +21,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from psld.kernels import per_sample
+from psld.model import ScoreModel
 from psld.networks.preconditioning import Preconditioned
-from psld.predictions import ScoreModel
-from psld.process import Process
+from psld.processes import Process
 
 __all__ = [
     "DiscreteDenoiser",

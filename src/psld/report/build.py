@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.data import Digits, ImageData
-from psld.evaluation.nearest import memorised_share, nearest
+from psld.evaluation.metrics.nearest import memorised_share, nearest
 from psld.files import atomic_file
-from psld.predictions import Clamped, ScoreModel
+from psld.model import Clamped, ScoreModel
 from psld.report import sections
 from psld.report.drawing import STEPS, draw_film, draw_samples, phase_space_paths
 from psld.report.environment import environment

@@ -9,12 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld import grids
-from psld.grids import Grid
+from psld.model import ScoreModel
 from psld.noise import SeededNoise
-from psld.predictions import ScoreModel
-from psld.process import Process
-from psld.samplers import EulerMaruyama, Sampler
+from psld.processes import Process
+from psld.samplers import EulerMaruyama, Sampler, grids
+from psld.samplers.grids import Grid
 
 __all__ = ["Film", "Paths", "draw_film", "draw_samples", "forward_path", "phase_space_paths", "reverse_path"]
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from psld.evaluation.pictures import to_bytes
+from psld.plots.pictures import to_bytes
 
 __all__ = [
     "Html",

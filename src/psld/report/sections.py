@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from psld.evaluation.nearest import MemorisedShare, Nearest
-from psld.evaluation.pictures import to_bytes
-from psld.process import Process
+from psld.evaluation.metrics.nearest import MemorisedShare, Nearest
+from psld.plots.pictures import to_bytes
+from psld.processes import Process
 from psld.report.drawing import Film, Paths
 from psld.report.html import (
     Html,

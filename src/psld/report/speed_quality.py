@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.data import Digits
-from psld.predictions import Clamped, ScoreModel
+from psld.model import Clamped, ScoreModel
 from psld.report.drawing import draw_samples
 from psld.samplers import SSCS, EulerMaruyama, PredictorCorrector, Sampler
 
@@ -98,7 +98,7 @@ def measure_digits(
     budget on its grid is left out there, and `how` says so.
     """
     from psld.evaluation import classifier_accuracy, frechet_distance
-    from psld.evaluation.bundled import bundled_classifier
+    from psld.evaluation.features.bundled import bundled_classifier
 
     train, heldout = Digits("train"), Digits("heldout")
     classifier, _ = bundled_classifier("digits")

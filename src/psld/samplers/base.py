@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.grids import Grid, named, optimised
 from psld.kernels import mix
+from psld.model import ScoreModel
 from psld.noise import SeededNoise
-from psld.predictions import ScoreModel
-from psld.process import Process
+from psld.processes import Process
+from psld.samplers.grids import Grid, named, optimised
 
 __all__ = ["Noise", "Plan", "Sampler", "Samples", "Watcher", "require_stepwise", "reverse_drift"]
 
@@ -76,7 +76,7 @@ class Sampler(ABC):
         return Plan(grid, self.coefficients(process, grid.times[:-1], grid.times[1:]))
 
     def grid(self, name: str, process: Process, nfe: int) -> Grid:
-        """The grid of that name (`psld.grids.NAMES`) or JSON file, with the steps this sampler can take in `nfe` calls.
+        """The grid of that name (`psld.samplers.grids.NAMES`) or JSON file, with the steps that `nfe` calls allow.
 
         Raises:
             ValueError: an unknown name, or a budget too small for one step.

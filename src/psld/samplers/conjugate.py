@@ -16,10 +16,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from psld.flows import quadrature
 from psld.kernels import mix
-from psld.process import Process
+from psld.processes import Process
 from psld.samplers.base import Sampler
+from psld.samplers.flows import quadrature
 
 __all__ = ["Conjugate", "ConjugateStep", "Direction", "conjugate_step", "direction_matrix"]
 
@@ -38,7 +38,7 @@ class Conjugate(Sampler):
     """λ-DDIM for any linear process; λ = 0 is the exponential integrator in ε. Order 1.
 
     Args:
-        lam: λ, per unit of ∫β. Which value is good depends on the process and the grid: `psld.tuning.best_parameter`.
+        lam: λ, per unit of ∫β. Which value is good depends on process and grid: `psld.samplers.tuning.best_parameter`.
         direction: B, "identity" (λ-DDIM I) or "ones" (II).
 
     Raises:

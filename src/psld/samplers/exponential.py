@@ -20,15 +20,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.flows import data_weights, noise_flow, whitened_flow
 from psld.kernels import cholesky, mix, outer
-from psld.process import Process
+from psld.processes import Process
 from psld.samplers.base import Sampler
+from psld.samplers.flows import data_weights, noise_flow, whitened_flow
 
 __all__ = ["DPMSolverPP", "Exponential", "PredictorCorrector"]
 
 Weights = Callable[..., Tensor]
-"""weights(process, t, s, clocks) of `psld.flows`."""
+"""weights(process, t, s, clocks) of `psld.samplers.flows`."""
 
 
 class ExponentialStep(NamedTuple):

@@ -18,10 +18,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from psld.flows import noise_flow, noise_weights
 from psld.kernels import mix, outer
 from psld.samplers.base import Sampler
 from psld.samplers.exponential import past_weights, restart_weights
+from psld.samplers.flows import noise_flow, noise_weights
 
 __all__ = ["GDDIM"]
 

@@ -17,12 +17,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from psld.grids import Grid
 from psld.kernels import Kernel, mix, outer
-from psld.predictions import Prediction, ScoreModel
-from psld.process import Times
-from psld.processes import EDM
+from psld.model import Prediction, ScoreModel
+from psld.processes import EDM, Times
 from psld.samplers.base import Plan, Sampler
+from psld.samplers.grids import Grid
 
 __all__ = ["Ancillary", "Projected"]
 

@@ -3,7 +3,7 @@
     dz/dt = f(z, t) − βD ∇log p_t(z),      from T down to the end of the grid
 
 With error control a sample, a sample does not depend on its neighbours; with control a batch, as the paper's solver has
-it, one step size fits the root-mean-square error of all. The solver itself is `psld.dormand_prince`.
+it, one step size fits the root-mean-square error of all. The solver itself is `psld.samplers.dormand_prince`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.dormand_prince import DormandPrince
 from psld.kernels import mix
-from psld.predictions import ScoreModel
+from psld.model import ScoreModel
 from psld.samplers.base import Plan, Sampler
+from psld.samplers.dormand_prince import DormandPrince
 
 __all__ = ["RK45"]
 

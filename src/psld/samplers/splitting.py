@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from psld.kernels import cholesky, linear_kernel, mix
-from psld.process import Process
+from psld.processes import Process
 from psld.recipe import LinearRecipe
 from psld.samplers.base import Sampler
 from psld.samplers.conjugate import ConjugateStep, Direction, conjugate_step, direction_matrix

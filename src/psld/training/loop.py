@@ -20,14 +20,14 @@ from torch.utils.data import default_collate
 from psld.data.base import ImageData
 from psld.data.loading import TrainingData, loader
 from psld.data.order import ShuffledBatches
-from psld.predictions import Predicts, ScoreModel
-from psld.process import Process
+from psld.distributed import every_rank, first_problem, launch
+from psld.model import Predicts, ScoreModel
+from psld.processes import Process
 from psld.training.checkpoint import Checkpoint, CheckpointError, has_checkpoint, latest_checkpoint
-from psld.training.devices import every_rank, first_problem, launch
 from psld.training.health import Interval
 from psld.training.logs import Row, RunLog
 from psld.training.reading import read_checkpoint, read_slices
-from psld.training.runs import push_aside, require_startable, settle
+from psld.training.run_folder import push_aside, require_startable, settle
 from psld.training.session import Loss, Session
 from psld.training.settings import TrainingSettings
 from psld.training.stopping import StopSignals, ignore_stop_signals

@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from psld.data.order import derived_seed
-from psld.predictions import ScoreModel
+from psld.distributed import gathered, loss_scaler, of_all_ranks, own_part, part_like, slice_like, whole
+from psld.model import ScoreModel
 from psld.training.checkpoint import Checkpoint, CheckpointError
-from psld.training.devices import gathered, loss_scaler, of_all_ranks, own_part, part_like, slice_like, whole
 from psld.training.ema import ExponentialMovingAverage
 from psld.training.settings import TrainingSettings
 

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from psld.training.devices import own_part
+from psld.distributed import own_part
 
 __all__ = ["CheckpointError", "plain", "read_tensors", "serialised_slice", "slice_name", "tensor_files"]
 

@@ -15,8 +15,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from psld.distributed import own_part
 from psld.training.checkpoint import AVERAGED, CONFIG, MOMENTS, ONLINE, STATE, Checkpoint, checkpoints_in
-from psld.training.devices import own_part
 from psld.training.slices import plain, serialised_slice, slice_name
 
 __all__ = ["require_space", "write_checkpoint", "write_slices"]

@@ -1,0 +1,11 @@
+"""Networks whose features and class probabilities samples are judged by."""
+
+from psld.evaluation.features.extractors import (
+    BundledClassifier,
+    ExternalFeatures,
+    FeatureExtractor,
+    InceptionFeatures,
+    feature_extractor,
+)
+
+__all__ = ["BundledClassifier", "ExternalFeatures", "FeatureExtractor", "InceptionFeatures", "feature_extractor"]

@@ -1,0 +1,226 @@
+"""Networks whose features and class probabilities samples are judged by, each with a name that says exactly which.
+
+Images come in [−1, 1] and are rounded to 8 bits first, as they are when written to files, so that samples and data are
+judged alike. Only with the Inception network of 2015 is a Fréchet distance called FID.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from psld.evaluation.features.bundled import bundled_classifier
+from psld.evaluation.features.inception import load_inception
+from psld.evaluation.features.weight_files import load_tensors, weights_file
+
+__all__ = ["BundledClassifier", "ExternalFeatures", "FeatureExtractor", "InceptionFeatures", "feature_extractor"]
+
+ROUNDED = "8 bits a channel, rounded to the nearest"
+
+
+class FeatureExtractor(nn.Module, ABC):
+    """From images to features and, where there is a classifier, logits.
+
+    Attributes:
+        identity: name and SHA-256 of the weights; features of two identities are never compared.
+        convention: what happens to the pixels before the network.
+        distance: what a Fréchet distance of these features is called.
+    """
+
+    identity: str
+    convention: str
+    distance: str = "Fréchet distance"
+
+    def require_shape(self, shape: tuple[int, ...]) -> None:
+        """Raises ValueError for images (C, H, W) that the network does not take."""
+
+    @abstractmethod
+    def of_bytes(self, pixels: UInt8[Tensor, "n C H W"]) -> tuple[Tensor, Tensor | None]:
+        """Features (n, d) and logits (n, classes), of pixels 0 … 255."""
+
+    @torch.no_grad()
+    def forward(self, images: Float[Tensor, "n C H W"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n c"] | None]:
+        """Features and logits of images in [−1, 1], float64 on the CPU.
+
+        Raises:
+            ValueError: images of a shape the network does not take, not finite, or features that are not (n, d).
+        """
+        self.require_shape(tuple(images.shape[1:]))
+        if not images.isfinite().all():
+            raise ValueError("an image holds NaN or infinity: its features mean nothing.")
+        features, logits = self.of_bytes(((images.clamp(-1, 1) + 1) * 127.5).round().byte())
+        if features.ndim != 2 or len(features) != len(images):
+            raise ValueError(
+                f"{self.identity} gives features of shape {tuple(features.shape)} for {len(images)} images: (n, d) is "
+                f"needed."
+            )
+        return features.double().cpu(), None if logits is None else logits.double().cpu()
+
+
+class BundledClassifier(FeatureExtractor):
+    """The classifier of 8×8 digits or of MNIST that comes with the package.
+
+    Args:
+        name: "digits", which takes (1, 8, 8); or "mnist", which takes (1, 28, 28) and, without its border of two
+            pixels, (1, 32, 32).
+    """
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.network, self.identity = bundled_classifier(name)
+        self.shapes = {"digits": [(1, 8, 8)], "mnist": [(1, 28, 28), (1, 32, 32)]}[name]
+        self.convention = f"{ROUNDED}, at their own size{' (32×32 cropped to 28×28)' if name == 'mnist' else ''}"
+
+    def require_shape(self, shape: tuple[int, ...]) -> None:
+        if shape not in self.shapes:
+            allowed = " or ".join(map(str, self.shapes))
+            raise ValueError(f"images are of shape {shape}, and the {self.identity} takes {allowed}.")
+
+    def of_bytes(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        border = (pixels.shape[-1] - self.shapes[0][-1]) // 2
+        features = self.network.features(F.pad(pixels.float() / 127.5 - 1, (-border,) * 4))
+        return features, self.network.head(features)
+
+
+class InceptionFeatures(FeatureExtractor):
+    """The 2048 features of FID, and the logits of the Inception Score.
+
+    Args:
+        weights: the published file, or its address.
+        sha256: what it must hash to; needed for an address.
+    """
+
+    distance = "FID"
+
+    def __init__(self, weights: str | Path, sha256: str | None = None):
+        super().__init__()
+        self.network, found = load_inception(weights, sha256)
+        self.identity = f"Inception-2015, sha256 {found}"
+        self.convention = (
+            f"{ROUNDED}; grey repeated to RGB; resized to 299×299 bilinearly as TensorFlow 1 does (no half-pixel "
+            f"shift, no antialiasing); (x − 128) / 128; logits without bias"
+        )
+
+    def require_shape(self, shape: tuple[int, ...]) -> None:
+        if shape[0] not in (1, 3):
+            raise ValueError(f"images are of shape {shape}, and Inception takes 1 or 3 channels.")
+
+    def of_bytes(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        features = self.network(pixels)
+        return features, self.network.logits(features)
+
+
+class ExternalFeatures(FeatureExtractor):
+    """A network of your own, called with images in [−1, 1], float32, at their own size.
+
+    It returns features (n, d), or a pair of features and logits.
+
+    Args:
+        weights: TorchScript (.pt, .ts, .jit), ONNX (.onnx; needs onnxruntime), or .safetensors of `network_class`.
+        network_class: import path of a class without arguments, for .safetensors.
+        sha256: what the file must hash to.
+    """
+
+    def __init__(self, weights: str | Path, network_class: str | None = None, sha256: str | None = None):
+        super().__init__()
+        file, found = weights_file(weights, sha256)
+        suffix = Path(str(weights)).suffix.lower()
+        if suffix == ".onnx":
+            self.network = _ONNX(file)
+        elif suffix == ".safetensors":
+            self.network = _of_class(network_class, file)
+        elif suffix in (".pt", ".ts", ".jit", ".torchscript"):
+            try:
+                self.network = torch.jit.load(str(file), map_location="cpu").eval()
+            except RuntimeError as error:
+                raise ValueError(f"{file} is not TorchScript: {str(error).splitlines()[0]}") from error
+        else:
+            raise ValueError(
+                f"{weights}: a feature extractor is TorchScript (.pt, .ts, .jit), .onnx or .safetensors, or one of "
+                f"digits, mnist, inception."
+            )
+        self.identity = f"{Path(str(weights)).name}, sha256 {found}"
+        self.convention = f"{ROUNDED}, then [−1, 1] at their own size"
+
+    def of_bytes(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        result = self.network(pixels.float() / 127.5 - 1)
+        return (result[0], result[1]) if isinstance(result, tuple | list) else (result, None)
+
+
+class _ONNX(nn.Module):
+    """All outputs of an ONNX model for its one input, on the CPU."""
+
+    def __init__(self, file: Path):
+        super().__init__()
+        if importlib.util.find_spec("onnxruntime") is None:
+            raise ModuleNotFoundError(
+                f"{file} is an ONNX model and onnxruntime is not installed: pip install 'psld[onnx]', or export the "
+                f"model as TorchScript."
+            )
+        runtime = importlib.import_module("onnxruntime")
+        try:
+            self.session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime derives each of its errors from Exception itself
+            raise ValueError(f"{file} is not an ONNX model: {error}") from error
+
+    def forward(self, x: Tensor) -> list[Tensor] | Tensor:
+        outputs = self.session.run(None, {self.session.get_inputs()[0].name: x.cpu().numpy()})
+        return [torch.from_numpy(output) for output in outputs] if len(outputs) > 1 else torch.from_numpy(outputs[0])
+
+
+def _of_class(network_class: str | None, file: Path) -> nn.Module:
+    if not network_class or "." not in network_class:
+        raise ValueError(f"{file} holds weights alone: name their class, as in my_package.MyNetwork.")
+    module, _, name = network_class.rpartition(".")
+    try:
+        network = getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ValueError(f"{network_class} cannot be made: {error}.") from error
+    load_tensors(network, file)
+    return network.eval().requires_grad_(False)
+
+
+def feature_extractor(
+    name: str,
+    shape: tuple[int, ...],
+    weights: str | Path | None = None,
+    sha256: str | None = None,
+    network_class: str | None = None,
+) -> FeatureExtractor:
+    """The extractor of that name for images of that shape, in evaluation mode on the CPU.
+
+    Args:
+        name: "auto" (by the shape: digits, mnist, else inception), "digits", "mnist", "inception", or the file of
+            another network.
+        shape: (C, H, W).
+        weights: of inception: file or address.
+        sha256: what the file of weights must hash to.
+        network_class: for .safetensors.
+
+    Raises:
+        ValueError: images it does not take, weights that are missing, or a file that is wrong.
+        FileNotFoundError: there is no such file.
+    """
+    if name == "auto":
+        known: dict[tuple[int, ...], str] = {(1, 8, 8): "digits", (1, 28, 28): "mnist", (1, 32, 32): "mnist"}
+        name = known.get(tuple(shape), "inception")
+    if name in ("digits", "mnist"):
+        extractor = BundledClassifier(name)
+    elif name == "inception":
+        if weights is None:
+            raise ValueError(
+                f"images of shape {tuple(shape)} are judged by Inception, whose weights are not part of psld: give "
+                f"--extractor_weights FILE, or an address with --extractor_sha256; or another --extractor."
+            )
+        extractor = InceptionFeatures(weights, sha256)
+    else:
+        extractor = ExternalFeatures(name, network_class, sha256)
+    extractor.require_shape(tuple(shape))
+    return extractor.eval()

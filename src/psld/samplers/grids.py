@@ -1,0 +1,223 @@
+"""Time grids: when a sampler looks at the score. A grid is data; make one here or write down your own.
+
+NFE counts every network call: a grid of N times takes N − 1 steps, and a final denoising adds one call.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from psld.files import write_json
+from psld.processes import Process
+
+__all__ = [
+    "NAMES",
+    "Final",
+    "Grid",
+    "edm_rho",
+    "log_snr",
+    "named",
+    "noise_scales",
+    "optimised",
+    "paper",
+    "quadratic",
+    "uniform",
+]
+
+Final = Literal["denoise", "euler", "none"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Decreasing times, from where sampling starts to where it stops, and what becomes of the last state.
+
+    Attributes:
+        times: float64, strictly decreasing, positive.
+        final: "denoise" returns x̂₀ at the last time; "euler" takes a noise-free Euler step of the reverse SDE to t = 0
+            (the paper's convention); "none" returns the position as it is. The first two cost one evaluation.
+
+    Raises:
+        ValueError: fewer than two times, or times that are not positive and strictly decreasing.
+    """
+
+    times: Float[Tensor, " n"]
+    final: Final = "denoise"
+
+    def __post_init__(self):
+        if self.final not in ("denoise", "euler", "none"):
+            raise ValueError(f"final must be 'denoise', 'euler' or 'none': got {self.final!r}.")
+        if self.times.ndim != 1 or len(self.times) < 2:
+            raise ValueError(f"a grid needs at least two times: got shape {tuple(self.times.shape)}.")
+        if not (self.times.diff() < 0).all() or self.times[-1] <= 0:
+            raise ValueError("a grid's times must be positive and strictly decreasing, from noise to data.")
+
+    def save(self, path: str | Path) -> None:
+        """Write the grid as JSON, in one piece; `load` reads it."""
+        write_json({"times": self.times.tolist(), "final": self.final}, path)
+
+    @staticmethod
+    def load(path: str | Path) -> Grid:
+        """A grid from JSON: {"times": [1.0, …], "final": "denoise"}.
+
+        Raises:
+            ValueError: the file holds something else.
+        """
+        try:
+            known = json.loads(Path(path).read_text())
+            times, final = torch.tensor(known["times"], dtype=torch.float64), known.get("final", "denoise")
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f'{path} is not a grid: it must hold {{"times": [1.0, …], "final": "denoise"}} ({error!r}).'
+            ) from error
+        return Grid(times, final)
+
+    @property
+    def steps(self) -> int:
+        """Steps from the first time to the last."""
+        return len(self.times) - 1
+
+    @property
+    def nfe(self) -> int:
+        """Network calls of a one-call-a-step sampler, final one included."""
+        return self.steps + (self.final != "none")
+
+
+def uniform(process: Process, nfe: int, end: float = 1e-3, final: Final = "denoise") -> Grid:
+    """Equal steps from T to `end`.
+
+    Raises:
+        ValueError: nfe too small for one step, or `end` outside (0, T).
+    """
+    return Grid(process.T - (process.T - end) * _fractions(process, nfe, end, final), final)
+
+
+def quadratic(process: Process, nfe: int, end: float = 1e-3, final: Final = "denoise") -> Grid:
+    """t = end + (T − end)(1 − i/N)²: steps shorten towards the data."""
+    return Grid(end + (process.T - end) * (1.0 - _fractions(process, nfe, end, final)) ** 2, final)
+
+
+def log_snr(process: Process, nfe: int, end: float = 1e-3, final: Final = "denoise") -> Grid:
+    """Equal steps in log σ(t), the log-SNR of the sufficient statistic."""
+    fractions = _fractions(process, nfe, end, final)
+    top, bottom = process.noise_scale(process.T).log(), process.noise_scale(end).log()
+    target = top + (bottom - top) * fractions
+    return _at_noise_scales(process, target.exp(), end, final)
+
+
+def edm_rho(
+    process: Process,
+    nfe: int,
+    rho: float = 7.0,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    final: Final = "denoise",
+) -> Grid:
+    """Karras et al. (2022), eq. 5, in the process's own noise scale: equal steps of σ^(1/ρ).
+
+    A process that is noisier at T than `sigma_max` keeps T as its first time, since it is there that its prior holds;
+    one that is less noisy starts at its own σ(T).
+
+    Raises:
+        ValueError: nfe too small for one step, or not 0 < sigma_min < σ of the start, or rho is not positive.
+    """
+    start = min(sigma_max, float(process.noise_scale(process.T)))
+    if not (0 < sigma_min < start and rho > 0):
+        raise ValueError(f"needs 0 < sigma_min < {start:g} and rho > 0: got {sigma_min}, {rho}.")
+    end = float(process.time_of(torch.tensor(sigma_min, dtype=torch.float64)))
+    fractions = _fractions(process, nfe, end, final)
+    high, low = start ** (1 / rho), sigma_min ** (1 / rho)
+    return _at_noise_scales(process, (high + fractions * (low - high)) ** rho, end, final)
+
+
+def noise_scales(process: Process, sigmas: Float[Tensor, " n"], final: Final = "denoise") -> Grid:
+    """A grid through the times at which the process has these noise scales; it starts at T instead of at the first.
+
+    Raises:
+        ValueError: the scales do not decrease, or one is larger than σ(T).
+    """
+    sigmas = torch.as_tensor(sigmas, dtype=torch.float64)
+    return _at_noise_scales(process, sigmas, float(process.time_of(sigmas[-1])), final)
+
+
+def optimised(process: Process, nfe: int, sigma_space: bool = False, final: Final = "denoise") -> Grid:
+    """The grid on which the exponential sampler of order 2 came nearest to the exact flow of the digits mixture.
+
+    Found by `psld.samplers.tuning.optimise_grid` and stored as data; for other images, search your own.
+
+    Args:
+        process: VPSDE(), CLD(), PSLD(0.01) or PSLD(0.25), with their published settings.
+        nfe: network calls, the final one included, of those that were searched.
+        sigma_space: for a `Projected` sampler, which walks in the statistic y; then any process will do.
+        final: what becomes of the last state.
+
+    Raises:
+        ValueError: there is none for this process or this number of calls; the message lists those there are.
+    """
+    rows = json.loads(files("psld.samplers").joinpath("optimised_grids.json").read_text())
+    top = float(process.noise_scale(process.T))
+    name = "VPSDE()" if sigma_space else repr(process)
+    found = {row["nfe"]: row["noise_scales"] for row in rows if row["process"] == name}
+    if not found or not (sigma_space or abs(next(iter(found.values()))[0] / top - 1) < 1e-3):
+        known = ", ".join(dict.fromkeys(row["process"] for row in rows))
+        raise ValueError(
+            f"no optimised grid for {process!r} with σ(T) = {top:g}; there are some for {known}. "
+            "Use log_snr or edm_rho, or search one with psld.samplers.tuning.optimise_grid."
+        )
+    if nfe not in found:
+        raise ValueError(f"optimised grids are there for nfe = {', '.join(map(str, sorted(found)))}: got {nfe}.")
+    sigmas = torch.tensor([top, *found[nfe][1:]], dtype=torch.float64)
+    return noise_scales(process, sigmas, final)
+
+
+NAMES = ("log-snr", "edm-rho", "uniform", "quadratic", "optimised", "paper-uniform", "paper-quadratic")
+"""What `Sampler.grid` and the programs call the grids."""
+
+
+def named(name: str, process: Process, nfe: int) -> Grid:
+    """The grid of that name, with its defaults.
+
+    Raises:
+        ValueError: an unknown name, or as the grid.
+    """
+    if name not in NAMES:
+        raise ValueError(f"unknown grid {name!r}: one of {', '.join(NAMES)}, or a .json file.")
+    if name.startswith("paper-"):
+        return paper(process, nfe, "uniform" if name == "paper-uniform" else "quadratic")
+    makers = {
+        "log-snr": log_snr,
+        "edm-rho": edm_rho,
+        "uniform": uniform,
+        "quadratic": quadratic,
+        "optimised": optimised,
+    }
+    return makers[name](process, nfe)
+
+
+def _at_noise_scales(process: Process, sigmas: Float[Tensor, " n"], end: float, final: Final) -> Grid:
+    times = process.time_of(sigmas.clamp(max=float(process.noise_scale(process.T))))
+    times[0], times[-1] = process.T, end
+    return Grid(times, final)
+
+
+def paper(process: Process, nfe: int, spacing: Literal["uniform", "quadratic"] = "uniform") -> Grid:
+    """The convention behind the published numbers: NFE − 1 steps from T to ε = 1e-3, then a noise-free Euler step."""
+    if spacing not in ("uniform", "quadratic"):
+        raise ValueError(f"spacing must be 'uniform' or 'quadratic': got {spacing!r}.")
+    return (uniform if spacing == "uniform" else quadratic)(process, nfe, end=1e-3, final="euler")
+
+
+def _fractions(process: Process, nfe: int, end: float, final: Final) -> Float[Tensor, " n"]:
+    steps = nfe - (final != "none")
+    if steps < 1:
+        raise ValueError(f"nfe must be at least {1 + (final != 'none')} with final={final!r}: got {nfe}.")
+    if not 0.0 < end < process.T:
+        raise ValueError(f"the last time must lie in (0, {process.T:g}): got end = {end}.")
+    return torch.linspace(0.0, 1.0, steps + 1, dtype=torch.float64)
