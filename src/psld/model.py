@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from psld.kernels import Kernel, mix, outer
-from psld.processes import Conditioning, Process, Times, statistic_weights
+from psld.processes import LinearProcess, Matching, Times, statistic_weights
 
 __all__ = ["Clamped", "Prediction", "Predicts", "ScoreModel", "in_own_precision"]
 
@@ -96,7 +96,7 @@ class ScoreModel:
         process: the forward process.
         predicts: "eps" (all k rows, or the last r where noise enters: one for CLD), "score" (k rows), "x0" (one row),
             or "denoiser", D(y; σ) of the sufficient statistic.
-        conditioning: which marginal's Cholesky factor ε belongs to; matters for predicts="eps" only.
+        matching: which marginal's Cholesky factor ε belongs to; matters for predicts="eps" only.
         jitter: what the network was trained with, on the diagonal of that marginal's covariance.
 
     Raises:
@@ -106,16 +106,16 @@ class ScoreModel:
     def __init__(
         self,
         network: nn.Module | Callable[..., Tensor],
-        process: Process,
+        process: LinearProcess,
         predicts: Predicts = "eps",
-        conditioning: Conditioning = "hsm",
+        matching: Matching = "hsm",
         jitter: float = 0.0,
     ):
         if predicts not in ("eps", "score", "x0", "denoiser"):
             raise ValueError(f"predicts must be 'eps', 'score', 'x0' or 'denoiser': got {predicts!r}.")
         self.network, self.process, self.jitter = network, process, jitter
         self.predicts: Predicts = predicts
-        self.conditioning: Conditioning = conditioning
+        self.matching: Matching = matching
         self._tabulated: dict[float, _Tables] = {}
 
     def tabulate(self, times: Float[Tensor, " n"]) -> ScoreModel:
@@ -136,9 +136,9 @@ class ScoreModel:
         kernel = self.process.marginal(t)
         if self.predicts == "denoiser":
             return _Tables(kernel, kernel, *statistic_weights(kernel))
-        if self.predicts != "eps" or (self.conditioning == "hsm" and not self.jitter):
+        if self.predicts != "eps" or (self.matching == "hsm" and not self.jitter):
             return _Tables(kernel, kernel)
-        return _Tables(kernel, self.process.marginal(t, self.conditioning, self.jitter))
+        return _Tables(kernel, self.process.marginal(t, self.matching, self.jitter))
 
     def __call__(self, z: Float[Tensor, "B k *data"], t: Times, **condition: Any) -> Prediction:
         """The prediction at state z and time t (a number, or one time a sample)."""
@@ -210,7 +210,7 @@ class Clamped(ScoreModel):
     def __init__(self, model: ScoreModel, low: float = -1.0, high: float = 1.0):
         if not low < high:
             raise ValueError(f"low must be below high: got [{low}, {high}].")
-        super().__init__(model.network, model.process, model.predicts, model.conditioning, model.jitter)
+        super().__init__(model.network, model.process, model.predicts, model.matching, model.jitter)
         self.model, self.low, self.high = model, low, high
 
     def tabulate(self, times: Float[Tensor, " n"]) -> Clamped:

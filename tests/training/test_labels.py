@@ -120,9 +120,9 @@ def test_every_loss_hands_the_label_to_the_network(loss, predicts):
         return  # refused
 
     def value(network, x0, **condition):
-        conditioning = "dsm" if isinstance(loss, DSM) else "hsm"
+        matching = "dsm" if isinstance(loss, DSM) else "hsm"
         generators = [torch.Generator().manual_seed(seed) for seed in range(len(x0))]
-        model = ScoreModel(network, CLD(), predicts, conditioning)
+        model = ScoreModel(network, CLD(), predicts, matching)
         return loss(model, x0, torch.tensor([0.2, 0.9], dtype=torch.float64), generators, **condition)
 
     def answer(z, number):

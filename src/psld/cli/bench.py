@@ -17,7 +17,7 @@ from psld.evaluation import energy_distance, frechet_distance
 from psld.exact import Empirical, GaussianMixture
 from psld.files import atomic_file, claim_folder
 from psld.model import Clamped, ScoreModel
-from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin, Process
+from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin, LinearProcess
 from psld.samplers.tuning import Judge
 
 __all__ = ["run"]
@@ -31,7 +31,7 @@ EPILOG = """example: psld bench samplers --data digits --nfe 5 10 20 --num 2000 
 one family only: psld bench samplers --processes PSLD-0.01 --only Projected paper-quadratic --out runs/few"""
 
 ProcessName = Literal["VP", "CLD", "PSLD-0.01", "PSLD-0.25", "order-3"]
-PROCESSES: dict[str, Process] = {
+PROCESSES: dict[str, LinearProcess] = {
     "VP": VPSDE(),
     "CLD": CLD(),
     "PSLD-0.01": PSLD(gamma=0.01),

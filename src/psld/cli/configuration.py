@@ -16,7 +16,7 @@ from psld.model import Predicts, ScoreModel
 from psld.networks import NoiseClassifier
 from psld.pretrained.presets import published_config
 from psld.pretrained.published import published_checkpoint
-from psld.processes import Conditioning, Process
+from psld.processes import LinearProcess, Matching
 from psld.training import TrainingSettings, latest_checkpoint, load_weights
 from psld.training.checkpoint import weight_files
 
@@ -31,7 +31,7 @@ __all__ = [
     "seeded_instances",
 ]
 
-MODEL_KEYS = ("process", "network", "predicts", "conditioning", "jitter", "image_shape")
+MODEL_KEYS = ("process", "network", "predicts", "matching", "jitter", "image_shape")
 
 
 def run_parser(description: str = "", epilog: str = "") -> ArgumentParser:
@@ -47,7 +47,7 @@ def run_parser(description: str = "", epilog: str = "") -> ArgumentParser:
 def classifier_run_parser(description: str = "", epilog: str = "") -> ArgumentParser:
     """The parser of a classifier's run: as `run_parser`, without what only a score model has."""
     parser = _seeded_parser("psld train-classifier", description, epilog)
-    parser.add_subclass_arguments(Process, "process", help="forward process of the model to guide, e.g. psld.PSLD")
+    parser.add_subclass_arguments(LinearProcess, "process", help="process of the model to guide, e.g. psld.PSLD")
     parser.add_subclass_arguments(NoiseClassifier, "network", help="psld.networks.NoiseClassifier, or one made of it")
     _add_constants(parser)
     parser.add_subclass_arguments(ImageData, "data", help="training images with labels, e.g. psld.data.Digits")
@@ -69,7 +69,7 @@ def load_model(
     path: str | Path,
     weights: Literal["ema", "online"] = "ema",
     device: str = "cpu",
-    process: Process | None = None,
+    process: LinearProcess | None = None,
 ) -> tuple[ScoreModel, tuple[int, ...]]:
     """The score model of a run or checkpoint folder, and the shape of its images.
 
@@ -98,11 +98,11 @@ def load_model(
         )
     load_weights(folder, network, weights)
     network.to(device).eval().requires_grad_(False)
-    model = ScoreModel(network, process or parts.process, config.predicts, config.conditioning, config.jitter)
+    model = ScoreModel(network, process or parts.process, config.predicts, config.matching, config.jitter)
     return model, tuple(config.image_shape)
 
 
-def load_classifier(path: str | Path, device: str = "cpu") -> tuple[NoiseClassifier, Process, tuple[int, ...]]:
+def load_classifier(path: str | Path, device: str = "cpu") -> tuple[NoiseClassifier, LinearProcess, tuple[int, ...]]:
     """The noise-conditional classifier of a run or checkpoint folder, frozen, its process and the shape of its images.
 
     The weights are the averaged ones, or the only ones there are (official classifiers have no average).
@@ -174,11 +174,11 @@ def _model_parser() -> ArgumentParser:
 
 
 def _add_model_arguments(parser: ArgumentParser) -> None:
-    parser.add_subclass_arguments(Process, "process", help="forward process, e.g. psld.PSLD")
+    parser.add_subclass_arguments(LinearProcess, "process", help="forward process, e.g. psld.PSLD")
     parser.add_subclass_arguments(nn.Module, "network", help="network, e.g. psld.networks.NCSNpp")
     parser.link_arguments("process", "network.init_args.process")
     parser.add_argument("--predicts", type=Predicts, default="eps", help="what the network's output means")
-    parser.add_argument("--conditioning", type=Conditioning, default="hsm", help="the marginal that ε belongs to")
+    parser.add_argument("--matching", type=Matching, default="hsm", help="the marginal that ε belongs to")
     _add_constants(parser)
 
 

@@ -38,7 +38,7 @@ from psld.evaluation.statistics import ImageStatistics, Measurement, is_statisti
 from psld.files import write_json
 from psld.model import Clamped, ScoreModel
 from psld.pretrained.published import with_place_for_results
-from psld.processes import Process
+from psld.processes import LinearProcess
 from psld.samplers import Sampler
 from psld.samplers.grids import Grid
 from psld.training import latest_checkpoint
@@ -269,7 +269,7 @@ def _evaluate_run(options: ArgumentParser, config, checkpoint: Path, fabric: Fab
     return 0
 
 
-def _drawings(config, sampler: Sampler, process: Process) -> Iterator[Drawing]:
+def _drawings(config, sampler: Sampler, process: LinearProcess) -> Iterator[Drawing]:
     """The one of the options, or those of the sweep, built before anything is drawn."""
     if not config.sweep:
         label = f"{sampler!r}, {config.grid}"

@@ -17,7 +17,7 @@ from psld.likelihood import ExactTrace, Hutchinson, ProbabilityFlow, Start, bits
 from psld.likelihood.dequantisation import Dequantiser, LogitNormal, Uniform, fit, on_levels
 from psld.model import ScoreModel
 from psld.pretrained.published import with_place_for_results
-from psld.processes import Process
+from psld.processes import LinearProcess
 from psld.training import latest_checkpoint
 
 __all__ = ["run"]
@@ -59,7 +59,10 @@ def parser() -> ArgumentParser:
     options.add_argument("--batch_size", type=int, default=64, help="images at a time")
     options.add_argument("--weights", type=Literal["ema", "online"], default="ema", help="averaged weights or the last")
     options.add_subclass_arguments(
-        Process, "process", required=False, help="another process, for a run that predicts the denoiser: psld.CLD …"
+        LinearProcess,
+        "process",
+        required=False,
+        help="another process, for a run that predicts D(y; σ)",
     )
     options.add_argument("--device", type=str, default="cpu", help="cpu, cuda …")
     return options

@@ -9,7 +9,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from psld.cli.configuration import instances
-from psld.processes import Process
+from psld.processes import LinearProcess
 from psld.recipe import LinearRecipe, RecipeError
 
 __all__ = ["run"]
@@ -42,7 +42,7 @@ def parser() -> ArgumentParser:
     options = ArgumentParser(prog="psld recipe", description=DESCRIPTION, formatter_class=Formatter)
     options.epilog = EPILOG
     options.add_subclass_arguments(
-        Process, "process", required=False, help="PSLD, CLD, VPSDE, HigherOrderLangevin, VESDE, SubVPSDE"
+        LinearProcess, "process", required=False, help="PSLD, CLD, VPSDE, HigherOrderLangevin, VESDE, SubVPSDE"
     )
     options.add_argument("--matrices", type=str | None, default=None, help="YAML file of matrices")
     options.add_argument("--json", action="store_true", help="print the report as JSON")

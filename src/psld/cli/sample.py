@@ -24,7 +24,7 @@ from psld.networks import Autocast
 from psld.plots import save_grid
 from psld.plots.pictures import from_bytes, load_images, save_image, to_bytes
 from psld.pretrained.published import published_checkpoint, published_checkpoints
-from psld.processes import Process
+from psld.processes import LinearProcess
 from psld.samplers import Sampler, Samples
 from psld.samplers.grids import NAMES, Grid
 from psld.training import latest_checkpoint
@@ -117,7 +117,7 @@ def add_sampling_arguments(options: ArgumentParser) -> None:
 def add_model_arguments(options: ArgumentParser) -> None:
     """Which model of a run is asked, and where: process, weights, clamp, accelerator."""
     options.add_subclass_arguments(
-        Process,
+        LinearProcess,
         "process",
         required=False,
         help="another process than the run's, for a run that predicts the denoiser: psld.CLD …",

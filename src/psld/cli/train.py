@@ -130,6 +130,6 @@ def train_from(options: ArgumentParser, config: Namespace) -> Path:
         resume=config.resume,
         overwrite=config.overwrite,
         config_text=yaml.safe_dump(kept, sort_keys=False),
-        conditioning=config.get("conditioning", "hsm"),
+        matching=config.get("matching", "hsm"),
         jitter=config.jitter,
     )

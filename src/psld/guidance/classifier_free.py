@@ -51,7 +51,7 @@ class ClassifierFreeGuidance(ScoreModel):
             raise ValueError(f"label must be in 0 … {null - 1}: got {label}.")
         if interval is not None and not interval[0] < interval[1]:
             raise ValueError(f"interval must be (low, high) with low below high: got {interval}.")
-        super().__init__(model.network, model.process, model.predicts, model.conditioning, model.jitter)
+        super().__init__(model.network, model.process, model.predicts, model.matching, model.jitter)
         self.model, self.label, self.null, self.scale, self.interval = model, label, null, scale, interval
 
     def tabulate(self, times: Float[Tensor, " n"]) -> ClassifierFreeGuidance:

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.model import Prediction, ScoreModel, in_own_precision
-from psld.processes import Process, Times
+from psld.processes import LinearProcess, Times
 
 __all__ = ["ClassifierGuidance"]
 
@@ -53,7 +53,7 @@ class ClassifierGuidance(ScoreModel):
         label: int,
         scale: float = 1.0,
         temperature: float = 1.0,
-        process: Process | None = None,
+        process: LinearProcess | None = None,
     ):
         if not math.isfinite(scale):
             raise ValueError(f"scale must be finite: got {scale}.")
@@ -64,7 +64,7 @@ class ClassifierGuidance(ScoreModel):
                 f"the classifier was trained on states of {process!r}, and the model is of {model.process!r}: a "
                 "classifier guides models of its own process only."
             )
-        super().__init__(model.network, model.process, model.predicts, model.conditioning, model.jitter)
+        super().__init__(model.network, model.process, model.predicts, model.matching, model.jitter)
         self.model, self.classifier, self.label = model, classifier, label
         self.scale, self.temperature = scale, temperature
         self._require_label(getattr(classifier, "classes", None))

@@ -57,7 +57,7 @@ class PosteriorGuidance(ScoreModel):
     ):
         if not noise >= 0:
             raise ValueError(f"noise must be at least 0: got {noise}.")
-        super().__init__(model.network, model.process, model.predicts, model.conditioning, model.jitter)
+        super().__init__(model.network, model.process, model.predicts, model.matching, model.jitter)
         self.model, self.operator, self.observation, self.noise = model, operator, observation, noise
 
     def tabulate(self, times: Float[Tensor, " n"]) -> PosteriorGuidance:

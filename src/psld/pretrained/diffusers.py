@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from psld.kernels import per_sample
 from psld.model import ScoreModel
 from psld.networks.preconditioning import Preconditioned
-from psld.processes import Process
+from psld.processes import LinearProcess
 
 __all__ = [
     "DiscreteDenoiser",
@@ -227,6 +227,6 @@ def _class_of_diffusers(name: str) -> Any:
         ) from error
 
 
-def load_score_model(folder: str | Path, process: Process) -> ScoreModel:
+def load_score_model(folder: str | Path, process: LinearProcess) -> ScoreModel:
     """The score of any linear process, from a published denoiser; arguments and errors of `load_denoiser`."""
     return ScoreModel(load_denoiser(folder), process, predicts="denoiser")

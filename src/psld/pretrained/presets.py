@@ -21,7 +21,7 @@ from psld.networks import NCSNpp, NoiseClassifier
 
 __all__ = ["PRESETS", "Preset", "preset", "published_config"]
 
-SCORE = ("process", "network", "predicts", "conditioning", "jitter")
+SCORE = ("process", "network", "predicts", "matching", "jitter")
 
 
 @dataclass(frozen=True)

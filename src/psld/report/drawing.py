@@ -11,7 +11,7 @@ from torch import Tensor
 
 from psld.model import ScoreModel
 from psld.noise import SeededNoise
-from psld.processes import Process
+from psld.processes import LinearProcess
 from psld.samplers import EulerMaruyama, Sampler, grids
 from psld.samplers.grids import Grid
 
@@ -87,7 +87,7 @@ def draw_film(
 
 
 def forward_path(
-    process: Process,
+    process: LinearProcess,
     x0: Float[Tensor, "n *data"],
     times: Float[Tensor, " steps"],
     seeds: Sequence[int],

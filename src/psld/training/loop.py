@@ -22,7 +22,7 @@ from psld.data.loading import TrainingData, loader
 from psld.data.order import ShuffledBatches
 from psld.distributed import every_rank, first_problem, launch
 from psld.model import Predicts, ScoreModel
-from psld.processes import Process
+from psld.processes import LinearProcess
 from psld.training.checkpoint import Checkpoint, CheckpointError, has_checkpoint, latest_checkpoint
 from psld.training.health import Interval
 from psld.training.logs import Row, RunLog
@@ -41,7 +41,7 @@ __all__ = ["TrainingData", "train"]
 
 def train(
     network: nn.Module,
-    process: Process,
+    process: LinearProcess,
     data: TrainingData,
     loss: Loss,
     predicts: Predicts,
@@ -51,7 +51,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     config_text: str = "",
-    conditioning: Literal["hsm", "dsm"] = "hsm",
+    matching: Literal["hsm", "dsm"] = "hsm",
     jitter: float = 0.0,
 ) -> Path:
     """Trains a network in place, and leaves checkpoints, metrics.csv and tensorboard/ in the folder of the run.
@@ -73,7 +73,7 @@ def train(
             kernels are deterministic).
         overwrite: replace the run that is there. It is kept until the new one has its first checkpoint.
         config_text: saved as config.yaml with each checkpoint.
-        conditioning: of the process's marginals, as for ScoreModel.
+        matching: of the process's marginals, as for ScoreModel.
         jitter: as for ScoreModel.
 
     Returns:
@@ -90,7 +90,7 @@ def train(
     fabric = launch(settings.accelerator, settings.devices, settings.nodes, settings.strategy, settings.precision)
     labels = settings.label_dropout is not None or _asks_for_labels(loss)
     checkpoint = _admitted(run, resume, overwrite, fabric, network, process, data, loss, settings)
-    model = partial(ScoreModel, process=process, predicts=predicts, conditioning=conditioning, jitter=jitter)
+    model = partial(ScoreModel, process=process, predicts=predicts, matching=matching, jitter=jitter)
     session = Session(fabric, network, model, loss, settings, seed, len(data))
     if checkpoint is not None:
         session.restore(checkpoint)
@@ -113,7 +113,7 @@ def _admitted(
     overwrite: bool,
     fabric: Fabric,
     network: nn.Module,
-    process: Process,
+    process: LinearProcess,
     data: TrainingData,
     loss: Loss,
     settings: TrainingSettings,
