@@ -27,7 +27,6 @@ from cells import cell
 from publishing import publish
 from torch import Tensor
 
-from psld.cli.configuration import load_classifier, load_model
 from psld.data import Digits
 from psld.evaluation import energy_distance, frechet_distance
 from psld.evaluation.features.bundled import bundled_classifier
@@ -36,6 +35,7 @@ from psld.guidance.classifier_free import ClassifierFreeGuidance
 from psld.guidance.classifier_guidance import ClassifierGuidance
 from psld.model import Clamped, ScoreModel
 from psld.processes import CLD, PSLD, VPSDE, Process
+from psld.runs import load, load_classifier
 from psld.samplers import SSCS, Ancestral, EulerMaruyama, Exponential, Sampler
 from psld.samplers.grids import Grid, log_snr, quadratic
 
@@ -131,10 +131,12 @@ def features(images: Tensor) -> Tensor:
 
 def guided(run: str, classifier: str | None, scale: float) -> list[ScoreModel]:
     """The model guided to each class."""
-    model, _ = load_model(run)
+    model = load(run)
     if classifier is not None:
-        network, process, _ = load_classifier(classifier)
-        return [ClassifierGuidance(model, network, label, scale, process=process) for label in range(CLASSES)]
+        known = load_classifier(classifier)
+        return [
+            ClassifierGuidance(model, known.network, label, scale, process=known.process) for label in range(CLASSES)
+        ]
     classes = getattr(model.network, "classes", None)
     if classes is None:
         raise SystemExit(f"{run} was trained without labels: give --classifier, or another --run.")

@@ -24,7 +24,6 @@ from typing import NamedTuple
 import torch
 from cells import cell
 
-from psld.cli.configuration import load_model
 from psld.data import Digits
 from psld.evaluation import energy_distance, frechet_distance
 from psld.evaluation.features.bundled import bundled_classifier
@@ -35,6 +34,7 @@ from psld.inverse.posterior import DPS, MMPS, PiGDM
 from psld.inverse.replacement import Replacement
 from psld.model import Clamped, ScoreModel
 from psld.processes import CLD, PSLD, VPSDE
+from psld.runs import load
 from psld.samplers import Ancestral, Exponential, Sampler
 from psld.samplers.grids import log_snr
 
@@ -125,7 +125,7 @@ COPIES, TOGETHER = 8, 30  # draws of an image, images at a time
 
 def digits(name: str, method: str, nfe: int, count: int) -> dict:
     """Fréchet distance to the training images, error and spread of filled-in pixels, known pixels unchanged."""
-    model, _ = load_model(name)
+    model = load(name)
     train, x0 = Digits("train"), Digits("heldout").images[:count].double()
     repeated, (_, resamplings, build) = x0.repeat_interleave(COPIES, 0), FILLING[method]
     grid = log_snr(model.process, (nfe - 1) // resamplings + 1)

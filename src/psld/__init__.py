@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from psld.model import Clamped, Prediction, ScoreModel
     from psld.processes import CLD, EDM, PSLD, VESDE, VPSDE, HigherOrderLangevin, Process, SubVPSDE
     from psld.recipe import LinearRecipe, Recipe, RecipeError, RecipeReport
+    from psld.runs import load
     from psld.samplers import (
         GDDIM,
         OBA,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
         VelocityVerlet,
     )
     from psld.samplers.grids import Grid
+    from psld.specs import Specified
+    from psld.training import TrainingSettings, train
 
 _HOME = {
     "psld.samplers.grids": ("Grid",),
@@ -45,6 +48,9 @@ _HOME = {
     "psld.model": ("Clamped", "Prediction", "ScoreModel"),
     "psld.processes": ("CLD", "EDM", "PSLD", "VESDE", "VPSDE", "HigherOrderLangevin", "Process", "SubVPSDE"),
     "psld.recipe": ("LinearRecipe", "Recipe", "RecipeError", "RecipeReport"),
+    "psld.runs": ("load",),
+    "psld.specs": ("Specified",),
+    "psld.training": ("TrainingSettings", "train"),
     "psld.samplers": (
         "GDDIM",
         "OBA",
@@ -104,9 +110,13 @@ __all__ = [
     "RecipeReport",
     "Sampler",
     "ScoreModel",
+    "Specified",
+    "TrainingSettings",
     "SubVPSDE",
     "SymplecticEuler",
     "VelocityVerlet",
+    "load",
+    "train",
 ]
 
 

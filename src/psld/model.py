@@ -118,6 +118,12 @@ class ScoreModel:
         self.matching: Matching = matching
         self._tabulated: dict[float, _Tables] = {}
 
+    def around(self, network: nn.Module | Callable[..., Tensor]) -> ScoreModel:
+        """The same model with another network in place of its own: the same one set up on a device, say."""
+        model = copy.copy(self)
+        model.network = network
+        return model
+
     def tabulate(self, times: Float[Tensor, " n"]) -> ScoreModel:
         """The same model with its k×k tables at these times computed beforehand, all at once; itself if they are."""
         if all(float(t) in self._tabulated for t in times):

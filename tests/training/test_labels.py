@@ -103,7 +103,8 @@ def test_resumes_bit_for_bit(tmp_path, num_workers):
         network = Preconditioned(labelled_network(dropout=0.3), 0.85)
         settings = small_settings(steps=steps, label_dropout=0.2, num_workers=num_workers)
         data, loss = Digits("heldout"), Denoising(0.85, -0.67)
-        return train(network, CLD(), data, loss, "denoiser", settings, tmp_path / name, seed=3, resume=resume)
+        model = ScoreModel(network, CLD(), "denoiser")
+        return train(model, data, loss, settings, tmp_path / name, seed=3, resume=resume)
 
     whole = read_checkpoint(go("whole", 8))
     go("parts", 5)

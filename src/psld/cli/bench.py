@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 
-from psld.cli.configuration import load_model
 from psld.comparison import Reference, cells, draw_plot, markdown, measure, read_rows, write_rows
 from psld.data import Digits
 from psld.evaluation import energy_distance, frechet_distance
@@ -18,6 +17,7 @@ from psld.exact import Empirical, GaussianMixture
 from psld.files import atomic_file, claim_folder
 from psld.model import Clamped, ScoreModel
 from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin, LinearProcess
+from psld.runs import load
 from psld.samplers.tuning import Judge
 
 __all__ = ["run"]
@@ -111,7 +111,8 @@ def known_data(name: str) -> GaussianMixture:
 def models(config) -> Iterator[tuple[ScoreModel, tuple[int, ...]]]:
     """Exact models of each process, or the one trained model."""
     if config.checkpoint is not None:
-        model, shape = load_model(config.checkpoint, device=config.device)
+        model = load(config.checkpoint, device=config.device)
+        shape = model.known_shape()
         if shape != Digits("heldout").image_shape:
             raise ValueError(
                 f"--checkpoint is held against the digits, (1, 8, 8), and {config.checkpoint} makes images of {shape}. "

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
-from psld.cli.configuration import load_model, published_config
 from psld.cli.sample import generate
 from psld.cli.train import parser as train_parser
 from psld.cli.train import train_from
@@ -21,7 +20,9 @@ from psld.evaluation.features.bundled import bundled_classifier
 from psld.files import write_json
 from psld.model import Clamped, ScoreModel
 from psld.plots import save_beside, save_grid, save_phase_space
+from psld.pretrained.presets import published_config
 from psld.report.drawing import phase_space_paths
+from psld.runs import load
 from psld.samplers import SSCS, EulerMaruyama, Exponential, PredictorCorrector, Sampler, grids
 
 __all__ = ["run"]
@@ -55,7 +56,8 @@ def run(arguments: list[str]) -> int:
     trained = time.monotonic()
 
     print(f"sampling {SAMPLES} images of PSLD with each of four samplers, then measuring", flush=True)
-    network, shape = load_model(folder)
+    network = load(folder)
+    shape = network.known_shape()
     model = Clamped(network)  # for samplers of few steps; the published ones run as published
     fast, quadratic = grids.optimised(model.process, NFE), grids.quadratic(model.process, NFE)
     paper = grids.paper(model.process, 50, "quadratic")

@@ -14,7 +14,7 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
-from psld.cli.configuration import instances, load_model
+from psld.cli.configuration import instances
 from psld.cli.measuring import add_extractor_arguments, chosen_extractor, statistics_of
 from psld.cli.sample import (
     accelerate,
@@ -39,6 +39,7 @@ from psld.files import write_json
 from psld.model import Clamped, ScoreModel
 from psld.pretrained.published import with_place_for_results
 from psld.processes import LinearProcess
+from psld.runs import load
 from psld.samplers import Sampler
 from psld.samplers.grids import Grid
 from psld.training import latest_checkpoint
@@ -236,7 +237,8 @@ class Drawing(NamedTuple):
 
 def _evaluate_run(options: ArgumentParser, config, checkpoint: Path, fabric: Fabric) -> int:
     parts = instances(options, config)
-    model, shape = load_model(checkpoint, config.weights, str(fabric.device), parts.get("process"))
+    model = load(checkpoint, config.weights, str(fabric.device), parts.get("process"))
+    shape = model.known_shape()
     accelerate(model, config)
     judged = guided(model, config.label, config.guidance)
     if config.label is not None and config.guidance is None:

@@ -10,7 +10,7 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
-from psld.cli.configuration import instances, load_model
+from psld.cli.configuration import instances
 from psld.data import Digits, ImageData
 from psld.files import write_json
 from psld.likelihood import ExactTrace, Hutchinson, ProbabilityFlow, Start, bits_per_dimension, bound
@@ -18,6 +18,7 @@ from psld.likelihood.dequantisation import Dequantiser, LogitNormal, Uniform, fi
 from psld.model import ScoreModel
 from psld.pretrained.published import with_place_for_results
 from psld.processes import LinearProcess
+from psld.runs import load
 from psld.training import latest_checkpoint
 
 __all__ = ["run"]
@@ -82,7 +83,8 @@ def run(arguments: list[str]) -> int:
     if out.exists():
         raise FileExistsError(f"{out} is there already: give another --out, or remove it.")
     parts = instances(options, config)
-    model, shape = load_model(config.run, config.weights, config.device, parts.get("process"))
+    model = load(config.run, config.weights, config.device, parts.get("process"))
+    shape = model.known_shape()
     images = first_images(parts.data, config.num, shape)
     levels = config.levels or (17 if isinstance(parts.data, Digits) else 256)
     if config.dequantise != "none":

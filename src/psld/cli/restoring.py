@@ -12,7 +12,7 @@ from jaxtyping import Float
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
-from psld.cli.configuration import instances, load_model
+from psld.cli.configuration import instances
 from psld.cli.sample import Pictures, accelerate, add_sampling_arguments, own_share, provenance
 from psld.data import ImageData
 from psld.data.opening import holds_mnist, open_images
@@ -23,6 +23,7 @@ from psld.inverse.posterior import DPS, MMPS, PiGDM, PosteriorGuidance
 from psld.model import Clamped, ScoreModel
 from psld.plots.pictures import save_panels
 from psld.pretrained.published import published_checkpoint
+from psld.runs import load
 from psld.samplers import Projected, Sampler, Samples
 from psld.samplers.grids import Grid
 
@@ -122,7 +123,8 @@ def opened(options: ArgumentParser, config) -> Job:
     checkpoint = published_checkpoint(config.run)
     fabric = launch(config.accelerator, config.devices, config.nodes)
     parts = instances(options, config)
-    model, shape = load_model(checkpoint, config.weights, str(fabric.device), parts.get("process"))
+    model = load(checkpoint, config.weights, str(fabric.device), parts.get("process"))
+    shape = model.known_shape()
     accelerate(model, config)
     return Job(fabric, checkpoint, parts.sampler, model, shape)
 

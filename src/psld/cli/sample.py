@@ -14,7 +14,7 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
-from psld.cli.configuration import instances, load_classifier, load_model
+from psld.cli.configuration import instances
 from psld.distributed import launch
 from psld.files import atomic_file, claim_folder
 from psld.guidance.classifier_free import ClassifierFreeGuidance
@@ -25,6 +25,7 @@ from psld.plots import save_grid
 from psld.plots.pictures import from_bytes, load_images, save_image, to_bytes
 from psld.pretrained.published import published_checkpoint, published_checkpoints
 from psld.processes import LinearProcess
+from psld.runs import load, load_classifier
 from psld.samplers import Sampler, Samples
 from psld.samplers.grids import NAMES, Grid
 from psld.training import latest_checkpoint
@@ -165,7 +166,8 @@ def run(arguments: list[str]) -> int:
     out = Path(config.out)
     parts = instances(options, config)
     sampler = parts.sampler
-    model, shape = load_model(checkpoint, config.weights, str(fabric.device), parts.get("process"))
+    model = load(checkpoint, config.weights, str(fabric.device), parts.get("process"))
+    shape = model.known_shape()
     accelerate(model, config)
     if config.classifier is None:
         if config.temperature is not None:
@@ -245,14 +247,15 @@ def guided_by_classifier(model: ScoreModel, shape: tuple[int, ...], config, devi
     """
     if config.label is None:
         raise ValueError(f"--classifier {config.classifier} needs a class to guide to: give --label.")
-    network, process, known = load_classifier(config.classifier, device)
+    classifier = load_classifier(config.classifier, device)
+    known = classifier.data_shape
     if known != shape:
         raise ValueError(
             f"{config.classifier} classifies images of {known[1]}×{known[2]} pixels and {known[0]} channel(s), and the "
             f"run draws {shape[1]}×{shape[2]} and {shape[0]}: train a classifier on images of its size."
         )
     scale, temperature = (1.0 if given is None else given for given in (config.guidance, config.temperature))
-    return ClassifierGuidance(model, network, config.label, scale, temperature, process)
+    return ClassifierGuidance(model, classifier.network, config.label, scale, temperature, classifier.process)
 
 
 def own_share(count: int, present: set[int], rank: int, ranks: int) -> list[int]:

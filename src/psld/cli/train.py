@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from pydoc import locate
 
+import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from psld.cli.configuration import run_parser, seeded_instances
+from psld.cli.configuration import run_parser
+from psld.model import ScoreModel
 from psld.networks import NoiseClassifier
 from psld.pretrained.presets import preset
-from psld.training import train
+from psld.runs import network_from
+from psld.specs import build
+from psld.training import TrainingSettings, train
 
 __all__ = ["add_run_arguments", "parsed", "run", "train_from"]
 
@@ -24,10 +28,6 @@ latest checkpoint to the same weights, bit for bit, as a run that was never stop
 EPILOG = """example: psld train --config configs/digits.yaml --run runs/digits --training.max_seconds 60;
 a published experiment: psld train --preset cifar10-sota-0.01 --data.root data/cifar10 --run runs/cifar10;
 to see every option with its value: psld train --config configs/digits.yaml --run runs/digits --print_config"""
-
-
-OF_THE_COMMAND = ("config", "preset", "limit", "run", "resume", "overwrite")
-"""What is not part of the configuration that a checkpoint keeps."""
 
 
 def parser() -> ArgumentParser:
@@ -107,29 +107,21 @@ def limit(config: Namespace, steps: int) -> None:
 def train_from(options: ArgumentParser, config: Namespace) -> Path:
     """Train what a parsed configuration says; returns the folder of the last checkpoint.
 
+    Initial weights depend on its seed only.
+
     Raises:
         ValueError: a part of the configuration is missing.
     """
     missing = [name for name in ("process", "network", "data", "loss") if not config.get(name)]
     if missing:
         raise ValueError(f"the configuration does not say {', '.join(missing)}. configs/digits.yaml is an example.")
-    parts = seeded_instances(options, config)
-    saved = config.clone()
-    saved.image_shape = list(parts.data.image_shape)
-    content = yaml.safe_load(options.dump(saved))
-    kept = {key: value for key, value in content.items() if key not in OF_THE_COMMAND}
+    chosen, where = yaml.safe_load(options.dump(config)), "the configuration"
+    process, data, loss = (build(chosen[name], trust=True, where=where) for name in ("process", "data", "loss"))
+    torch.manual_seed(config.seed)
+    network = network_from(chosen["network"], process, trust=True, where=where)
+    meaning = {name: chosen[name] for name in ("predicts", "matching", "jitter") if name in chosen}
+    model = ScoreModel(network, process, **meaning, data_shape=data.image_shape)
+    settings = TrainingSettings(**chosen["training"])
     return train(
-        parts.network,
-        parts.process,
-        parts.data,
-        parts.loss,
-        config.get("predicts", "eps"),
-        parts.training,
-        run=config.run,
-        seed=config.seed,
-        resume=config.resume,
-        overwrite=config.overwrite,
-        config_text=yaml.safe_dump(kept, sort_keys=False),
-        matching=config.get("matching", "hsm"),
-        jitter=config.jitter,
+        model, data, loss, settings, config.run, seed=config.seed, resume=config.resume, overwrite=config.overwrite
     )

@@ -15,6 +15,7 @@ from psld.networks.embeddings import Embedding, time_embedding
 from psld.networks.initialisation import conv, dense
 from psld.networks.levels import Combine, DownLevel, InputResidual, InputSkip, ProgressiveInput, recomputed
 from psld.networks.resampling import ConvDownsample, ConvUpsample, Resample, Resampling, downsampling, upsampling
+from psld.specs import Specified
 
 __all__ = ["BlockKind", "Encoder"]
 
@@ -24,7 +25,7 @@ BlockKind = Literal["biggan", "ddpm"]
 FIR_TAPS = (1.0, 3.0, 3.0, 1.0)
 
 
-class Encoder(nn.Module):
+class Encoder(Specified, nn.Module):
     """The way down of NCSN++ and its middle; base class of `NCSNpp` and `NoiseClassifier`, which list the arguments."""
 
     def __init__(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
+from psld.specs import Specified
+
 __all__ = ["Wrapping"]
 
 
-class Wrapping(nn.Module):
+class Wrapping(Specified, nn.Module):
     """Base of networks that call another one, and can be told whatever that one can.
 
     Args:

@@ -24,6 +24,7 @@ from psld.kernels import per_sample
 from psld.model import ScoreModel
 from psld.networks.preconditioning import Preconditioned
 from psld.processes import LinearProcess
+from psld.specs import Specified
 
 __all__ = [
     "DiscreteDenoiser",
@@ -40,7 +41,7 @@ Output = Literal["epsilon", "v_prediction", "sample"]
 SNAP = 1e-3
 
 
-class DiscreteDenoiser(nn.Module):
+class DiscreteDenoiser(Specified, nn.Module):
     """D(y; σ) of a network that was trained at the steps of a DDPM.
 
     A σ below σ_0 or above that of the last step is asked at that step, with its own y/√(1 + σ²).
@@ -100,7 +101,7 @@ class DiscreteDenoiser(nn.Module):
         return output
 
 
-class VarianceExplodingDenoiser(nn.Module):
+class VarianceExplodingDenoiser(Specified, nn.Module):
     """D(y; σ) = y + σ² score(y, σ) of a score network of the variance-exploding SDE (Song et al., 2021).
 
     Args:

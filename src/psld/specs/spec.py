@@ -17,6 +17,7 @@ import hashlib
 import inspect
 import json
 import sys
+from abc import ABC
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -104,7 +105,7 @@ class Specified:
         return attached if attached is not None else Spec(class_path(type(self)), described_arguments(self))
 
 
-class SpecifiedValue(Specified):
+class SpecifiedValue(Specified, ABC):
     """A `Specified` object that *is* its arguments: equal to another of equal spec, and shown as it was constructed.
 
     Attributes:
