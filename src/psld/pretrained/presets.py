@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from torch import nn
 
 from psld.networks import NCSNpp, NoiseClassifier
 
@@ -69,11 +68,18 @@ class Preset:
 
     def network(self) -> NCSNpp | NoiseClassifier:
         """The network, with initial weights."""
-        section = self.config()["network"]
-        module, _, name = section["class_path"].rpartition(".")
-        built: nn.Module = getattr(importlib.import_module(module), name)(**section["init_args"])
+        built = _built(self.config()["network"])
         assert isinstance(built, (NCSNpp, NoiseClassifier))
         return built
+
+
+def _built(value: Any) -> Any:
+    """The object that a published configuration describes by class_path and init_args; another value as it is."""
+    if not isinstance(value, dict) or "class_path" not in value:
+        return value
+    module, _, name = value["class_path"].rpartition(".")
+    arguments = {key: _built(argument) for key, argument in value.get("init_args", {}).items()}
+    return getattr(importlib.import_module(module), name)(**arguments)
 
 
 def _gamma(value: float) -> dict[str, Any]:
