@@ -3,6 +3,7 @@
 from psld.networks.autocast import Autocast
 from psld.networks.channels import Interface, filled_channels, interface_of
 from psld.networks.class_conditional import ClassConditional
+from psld.networks.dit import DiT
 from psld.networks.embeddings import FourierEmbedding, FourierTime, PositionalTime, SinusoidalEmbedding, TimeEmbedding
 from psld.networks.image_network import ImageNetwork
 from psld.networks.levels import ResidualInput, SkipInput
@@ -20,6 +21,7 @@ __all__ = [
     "MLP",
     "Autocast",
     "ClassConditional",
+    "DiT",
     "FourierEmbedding",
     "FourierTime",
     "ImageNetwork",

@@ -40,14 +40,14 @@ class ImageNetwork(nn.Module):
 
     @classmethod
     def for_data(
-        cls: type[Built], process: Process, image_shape: Sequence[int], predicts: Output, **options: Any
+        cls: type[Built], process: Process, image_shape: Sequence[int], predicts: Output | None, **options: Any
     ) -> Built:
         """The network whose channels and image size are those of a process and its data.
 
         Args:
             process: the forward process; its k variables go in.
             image_shape: (C, H, W) of one image.
-            predicts: what the network's output means; it decides how many variables go out.
+            predicts: what the network's output means, which decides how many variables go out; None for a classifier.
             options: the other arguments of the class. A channel count or image size among them is taken as given.
 
         Raises:
