@@ -36,7 +36,7 @@ def plain(width: int) -> nn.Module:
 
 
 def ours(width: int, channels_last: bool = False) -> nn.Module:
-    return NCSNpp(CHANNELS, CHANNELS, SIZE, width, channels_last=channels_last, **SHAPE)  # pyright: ignore[reportArgumentType]
+    return NCSNpp(CHANNELS, CHANNELS, SIZE, width=width, channels_last=channels_last, **SHAPE)  # pyright: ignore[reportArgumentType]
 
 
 VARIANTS: dict[str, tuple[Callable[[int], nn.Module], bool, bool]] = {

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parent))
 from plain_ncsnpp import PlainNCSNpp
 
-from psld.networks import NCSNpp
+from psld.networks import FIR, FourierTime, NCSNpp, ResidualInput
 from psld.networks.resampling import FIRDownsample, FIRUpsample
 
 WIDTH, BATCH, CHANNELS, SIZE = 32, 16, 6, 32
@@ -39,7 +39,7 @@ SHAPES = {
     "FIR and residual input": dict(multipliers=(2, 2, 2), blocks=4),
 }
 PRECISIONS = (torch.float32, torch.bfloat16)
-FULL = dict(embedding="fourier", resampling="fir", progressive_input="residual")
+FULL = dict(time=FourierTime(), resampling=FIR(), progressive_input=ResidualInput())
 
 
 def plain(kind: str) -> nn.Module:
@@ -48,7 +48,7 @@ def plain(kind: str) -> nn.Module:
 
 def ours(kind: str, **options: object) -> nn.Module:
     extra = {} if kind == "ablation" else FULL
-    return NCSNpp(CHANNELS, CHANNELS, SIZE, WIDTH, **SHAPES[kind], **extra, **options)  # pyright: ignore[reportArgumentType]
+    return NCSNpp(CHANNELS, CHANNELS, SIZE, width=WIDTH, **SHAPES[kind], **extra, **options)  # pyright: ignore[reportArgumentType]
 
 
 def variants() -> dict[str, tuple[Callable[[str], nn.Module], bool]]:

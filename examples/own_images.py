@@ -28,7 +28,7 @@ arguments = options.parse_args()
 
 data = ImageFolder(arguments.folder, image_size=arguments.size, resize=True, flip=True)
 channels, size, _ = data.image_shape
-unet = UNet(channels, channels, size, arguments.width, multipliers=(1, 2, 2), attention_resolutions=(size // 4,))
+unet = UNet(channels, channels, size, width=arguments.width, multipliers=(1, 2, 2), attention_resolutions=(size // 4,))
 network = Preconditioned(unet, sigma_data=0.5)
 settings = TrainingSettings(
     steps=arguments.steps,

@@ -13,6 +13,7 @@ from psld import CLD, PSLD, LinearRecipe, Process, ScoreModel, Specified
 from psld.cli import main
 from psld.data import Digits, Images
 from psld.losses import HSM, Denoising
+from psld.model import Predicts
 from psld.networks import MLP, Preconditioned, UNet
 from psld.pretrained.published import published_checkpoints
 from psld.runs import load, load_data, save
@@ -31,7 +32,7 @@ def unet(channels: int = 1, dropout: float = 0.0) -> UNet:
     return UNet(in_channels=channels, out_channels=channels, image_size=8, dropout=dropout, **sizes)
 
 
-def trained(run, process=None, network=None, predicts="denoiser", loss=None, data=None, **options):
+def trained(run, process=None, network=None, predicts: Predicts = "denoiser", loss=None, data=None, **options):
     network = Preconditioned(unet(), 0.85) if network is None else network
     model = ScoreModel(network, OWN if process is None else process, predicts)
     resume = options.pop("resume", False)

@@ -22,6 +22,12 @@ def classifier(process):
     return lambda z, t: torch.stack([part.log_prob(process, z, t) for part in parts], 1)
 
 
+def small_classifier():
+    """A network of 4×4 images of two variables, with three classes."""
+    sizes = dict(image_size=4, width=8, multipliers=(1,), blocks=1, attention_resolutions=())
+    return NoiseClassifier(in_channels=2, classes=3, **sizes)  # pyright: ignore[reportArgumentType]
+
+
 @pytest.mark.parametrize("process", [VPSDE(), CLD(), PSLD(0.25), HigherOrderLangevin(3), VESDE(), SubVPSDE()], ids=repr)
 @pytest.mark.parametrize("label", [0, 2])
 def test_exact_classifier_gives_the_exact_conditional_score(process, label):
@@ -44,7 +50,7 @@ def test_label_out_of_range_is_refused():
 
 
 def test_a_network_is_asked_for_its_classes_before_any_call():
-    network = NoiseClassifier(2, 3, 4, 8, (1,), 1, attention_resolutions=())
+    network = small_classifier()
     for label in (-1, 3):
         with pytest.raises(ValueError, match=f"label must be in 0 … 2, as the classifier has them: got {label}"):
             ClassifierGuidance(DATA.model(CLD()), network, label)
@@ -82,7 +88,7 @@ def test_temperature_is_of_the_posterior_and_scale_of_its_gradient(temperature):
 
 def test_a_network_in_float32_guides_states_in_float64():
     torch.manual_seed(0)
-    network = NoiseClassifier(2, 3, 4, 8, (1,), 1, attention_resolutions=()).eval()
+    network = small_classifier().eval()
     z, t = torch.randn(3, 2, 1, 4, 4, dtype=torch.float64), TIMES
     model = exact.Gaussian(shape=(1, 4, 4)).model(CLD())
     found = ClassifierGuidance(model, network, 2)(z, t).score - model(z, t).score

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from psld.networks import NCSNpp
+from psld.networks import FIR, FourierTime, NCSNpp, ResidualInput
 from psld.networks.levels import InputResidual
 from psld.pretrained.official_keys import _in_official_order
 
@@ -41,8 +41,9 @@ def test_same_outputs_and_gradients_in_float64(fir):
     plain = plain_network(
         channels=6, image_size=16, width=8, multipliers=(1, 2), blocks=2, attention=(8,), dropout=0, fir=fir
     )
-    options = dict(embedding="fourier", resampling="fir", progressive_input="residual") if fir else {}
-    network = NCSNpp(6, 6, 16, 8, (1, 2), 2, (8,), 0.0, **options).double()  # pyright: ignore[reportArgumentType]
+    options = dict(time=FourierTime(), resampling=FIR(), progressive_input=ResidualInput()) if fir else {}
+    sizes = dict(width=8, multipliers=(1, 2), blocks=2, attention_resolutions=(8,), dropout=0.0)
+    network = NCSNpp(6, 6, 16, **sizes, **options).double()  # pyright: ignore[reportArgumentType]
     plain = plain.double()
     plain.embedded = lambda t: network.embedding(t).double()  # float32 in both
     for parameter, own in pairs(plain, network):

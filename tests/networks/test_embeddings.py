@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from psld.networks.embeddings import FourierEmbedding, SinusoidalEmbedding, time_embedding
+from psld.networks.embeddings import FourierEmbedding, FourierTime, PositionalTime, SinusoidalEmbedding
 
 
 def test_sinusoidal_is_its_closed_form():
@@ -32,5 +32,13 @@ def test_fourier_frequencies_have_the_scale():
 def test_refusals():
     with pytest.raises(ValueError, match="even width of at least 4: got 5"):
         SinusoidalEmbedding(5)
-    with pytest.raises(ValueError, match="'positional' or 'fourier': got 'rotary'"):
-        time_embedding("rotary", 8, 1.0, 16.0)  # pyright: ignore[reportArgumentType]
+    for kind in (PositionalTime, FourierTime):
+        with pytest.raises(ValueError, match="scale must be positive: got 0"):
+            kind(scale=0)
+
+
+def test_choices_of_an_embedding_carry_their_scale():
+    """sin(ω₀ c t) with ω₀ = 1; and the spread of many random frequencies."""
+    assert float(PositionalTime(scale=7.0).of_width(6)(torch.tensor([0.2]))[0, 0]) == pytest.approx(math.sin(1.4))
+    torch.manual_seed(0)
+    assert float(FourierTime(scale=3.0).of_width(100_000).frequencies.std()) == pytest.approx(3.0, rel=0.01)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from psld.networks import NCSNpp, NoiseClassifier
+from psld.networks import FIR, FourierTime, NCSNpp, NoiseClassifier, ResidualInput, SkipInput
 
 
 def small(**changes) -> NCSNpp:
@@ -24,14 +24,14 @@ def randomised(network):
 
 FAMILY = [
     dict(),
-    dict(resampling="fir", embedding="fourier", progressive_input="residual"),
-    dict(resampling="fir", progressive_input="input_skip", progressive_output="output_skip"),
-    dict(progressive_input="input_skip", combine="cat", progressive_output="residual"),
+    dict(resampling=FIR(), time=FourierTime(), progressive_input=ResidualInput()),
+    dict(resampling=FIR(), progressive_input=SkipInput(), progressive_output="output_skip"),
+    dict(progressive_input=SkipInput("cat"), progressive_output="residual"),
     dict(progressive_output="output_skip", skip_rescale=False),
-    dict(resampling="fir", progressive_output="residual"),
-    dict(block="ddpm"),
-    dict(block="ddpm", resample_with_conv=False),
-    dict(block="ddpm", resampling="fir", progressive_input="residual"),
+    dict(resampling=FIR(), progressive_output="residual"),
+    dict(level_change="convolution"),
+    dict(level_change="resampling"),
+    dict(level_change="convolution", resampling=FIR(), progressive_input=ResidualInput()),
 ]
 INPUT = torch.randn(2, 2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 TIMES = torch.tensor([0.1, 0.8])
@@ -113,13 +113,15 @@ def test_autocast_is_close_to_float32(options, dtype):
 
 @pytest.mark.parametrize("size", [32, 64, 128])
 def test_published_image_sizes(size):
-    network = small(image_size=size, width=4, multipliers=(1, 1, 2, 2), attention_resolutions=(16,), resampling="fir")
+    network = small(image_size=size, width=4, multipliers=(1, 1, 2, 2), attention_resolutions=(16,), resampling=FIR())
     assert network(torch.zeros(1, 2, 3, size, size), torch.ones(1)).shape == (1, 2, 3, size, size)
 
 
 def test_a_classifier_gives_a_logit_a_class_for_noisy_states():
     network = randomised(
-        NoiseClassifier(6, 5, image_size=16, width=8, multipliers=(1, 2), blocks=1, attention_resolutions=(8,))
+        NoiseClassifier(
+            in_channels=6, classes=5, image_size=16, width=8, multipliers=(1, 2), blocks=1, attention_resolutions=(8,)
+        )
     ).eval()
     logits = network(INPUT, TIMES)
     assert logits.shape == (2, 5)
@@ -133,26 +135,35 @@ def test_a_classifier_gives_a_logit_a_class_for_noisy_states():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            dict(progressive_input="skip"),
-            "progressive_input must be one of 'none', 'input_skip', 'residual': got 'skip'",
-        ),
-        (dict(progressive_output="skip"), "progressive_output must be one of"),
-        (dict(block="resnet"), "block must be one of 'biggan', 'ddpm'"),
-        (dict(combine="mean"), "combine must be one of 'sum', 'cat'"),
-        (dict(resampling="lanczos"), "'average' or 'fir'"),
+        (dict(progressive_output="skip"), "progressive_output must be one of 'output_skip', 'residual', or None"),
+        (dict(level_change="resnet"), "level_change must be one of 'block', 'convolution', 'resampling'"),
     ],
 )
 def test_refusals(changes, message):
     with pytest.raises(ValueError, match=message):
         small(**changes)
     with pytest.raises(ValueError, match="classes must be at least 2: got 1"):
-        NoiseClassifier(6, 1)
+        NoiseClassifier(in_channels=6, classes=1)
+    with pytest.raises(ValueError, match="combine must be one of 'sum', 'cat'"):
+        SkipInput("mean")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(progressive_input="residual"), r"SkipInput\(combine=…\), ResidualInput\(\) or None, .* got 'residual'"),
+        (dict(resampling="fir"), r"resampling must be FIR\(taps=…\) or None, of psld.networks: got 'fir'"),
+        (dict(time="fourier"), r"time must be PositionalTime\(scale=…\) or FourierTime\(scale=…\), .* got 'fourier'"),
+    ],
+)
+def test_names_are_refused_where_objects_are_meant(changes, message):
+    with pytest.raises(TypeError, match=message):
+        small(**changes)
 
 
 @pytest.mark.slow
 def test_compiled_is_the_same_function():
-    network = randomised(small(resampling="fir", progressive_input="residual"))
+    network = randomised(small(resampling=FIR(), progressive_input=ResidualInput()))
     compiled = torch.compile(network)
     for train in (True, False):
         network.train(train)

@@ -6,13 +6,13 @@ from torch.nn import functional
 
 from psld.networks.initialisation import conv
 from psld.networks.resampling import (
+    FIR,
     AverageDownsample,
     ConvDownsample,
     ConvUpsample,
     FIRDownsample,
     FIRUpsample,
     NearestUpsample,
-    downsampling,
 )
 
 TAPS = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 8
@@ -80,14 +80,14 @@ def test_merged_with_a_convolution_it_gives_the_same_numbers(resample):
 
 def test_strided_fir_convolution_is_filter_then_stride():
     """By definition: two zeros around, the filter at every pixel, then the 3×3 convolution with stride 2."""
-    layer = ConvDownsample(1, 2, "fir", (1.0, 3.0, 3.0, 1.0))
+    layer = ConvDownsample(1, 2, FIR())
     x = torch.randn(1, 1, 8, 8)
     full = along_both(x[0, 0], lambda line: filtered(line, (2, 2)))[None, None]
     torch.testing.assert_close(layer(x), functional.conv2d(full, layer.conv.weight, layer.conv.bias, stride=2))
 
 
 def test_convolved_fir_upsampling_is_convolution_between_zeros_then_filter():
-    layer = ConvUpsample(1, 1, "fir", (1.0, 3.0, 3.0, 1.0))
+    layer = ConvUpsample(1, 1, FIR())
     x = torch.randn(1, 1, 4, 4)
     spread = along_both(x[0, 0], zeros_between)[:-1, :-1]
     mixed = functional.conv2d(spread[None, None], layer.conv.weight, padding=2)
@@ -97,7 +97,7 @@ def test_convolved_fir_upsampling_is_convolution_between_zeros_then_filter():
 
 def test_plain_convolutions_that_resample():
     x = torch.randn(1, 2, 8, 8)
-    down, up = ConvDownsample(2, 3, "average", ()), ConvUpsample(2, 3, "average", ())
+    down, up = ConvDownsample(2, 3, None), ConvUpsample(2, 3, None)
     padded = functional.pad(x, (0, 1, 0, 1))
     torch.testing.assert_close(down(x), functional.conv2d(padded, down.conv.weight, down.conv.bias, stride=2))
     torch.testing.assert_close(up(x), up.conv(NearestUpsample()(x)), rtol=0, atol=1e-12)
@@ -106,5 +106,5 @@ def test_plain_convolutions_that_resample():
 def test_refusals():
     with pytest.raises(ValueError, match=r"even number of taps .* got \(1.0, 2.0, 1.0\)"):
         FIRDownsample((1.0, 2.0, 1.0))
-    with pytest.raises(ValueError, match="'average' or 'fir': got 'lanczos'"):
-        downsampling("lanczos")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"even number of taps .* got \(1.0, 2.0, 1.0\)"):
+        FIR((1.0, 2.0, 1.0))

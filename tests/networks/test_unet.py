@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from psld.networks import UNet
+from psld.networks import FourierTime, PositionalTime, UNet
 from psld.networks.blocks import ResidualBlock, SelfAttention
 from psld.networks.resampling import AverageDownsample, NearestUpsample
 
@@ -39,9 +39,9 @@ def test_untrained_output_is_zero():
     assert torch.equal(small()(torch.randn(2, 6, 8, 8), torch.rand(2)), torch.zeros(2, 6, 8, 8))
 
 
-@pytest.mark.parametrize("embedding", ["positional", "fourier"])
-def test_variables_are_folded_into_channels(embedding):
-    network = randomised(small(out_channels=3, embedding=embedding))
+@pytest.mark.parametrize("time", [PositionalTime(), FourierTime()])
+def test_variables_are_folded_into_channels(time):
+    network = randomised(small(out_channels=3, time=time))
     z, t = torch.randn(2, 2, 3, 8, 8), torch.rand(2)
     unfolded, folded = network(z, t), network(z.reshape(2, 6, 8, 8), t)
     assert unfolded.shape == (2, 1, 3, 8, 8)
@@ -99,7 +99,7 @@ def test_resampling():
         (dict(width=7), "width must be even"),
         (dict(dropout=1.0), r"dropout must be in \[0, 1\)"),
         (dict(in_channels=0), "in_channels must be at least 1"),
-        (dict(embedding="rotary"), "got 'rotary'"),
+        (dict(out_channels=0), "out_channels must be at least 1"),
     ],
 )
 def test_construction_refuses(changes, message):
@@ -111,8 +111,8 @@ def test_construction_refuses(changes, message):
     ("shape", "times", "message"),
     [
         ((2, 4, 8, 8), 2, "in_channels=6, the input has 4"),
-        ((2, 6, 16, 16), 2, r"takes .*8, 8\): got"),
-        ((2, 6, 8), 2, r"takes .*8, 8\): got"),
+        ((2, 6, 16, 16), 2, r"takes images of \(8, 8\): got a state of \(2, 6, 16, 16\)"),
+        ((2, 6, 8), 2, r"takes \(B, k, C, H, W\) .*: got"),
         ((2, 6, 8, 8), 1, r"shape \(2,\): got \(1,\)"),
     ],
 )

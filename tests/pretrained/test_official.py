@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from psld.cli import main
-from psld.networks import NCSNpp, NoiseClassifier
+from psld.networks import FIR, FourierTime, NCSNpp, NoiseClassifier, ResidualInput, SkipInput
 from psld.networks.blocks import ResidualBlock, SelfAttention
 from psld.networks.levels import InputResidual
 from psld.networks.normalisation import NormSiLU
@@ -139,17 +139,17 @@ def test_the_two_sets_of_weights_are_not_mixed_up():
 # Every option has a place in the official order. (Official entries that no reference checkpoint has: input_skip,
 # progressive output, and blocks of DDPM, whose resampling layers stand by themselves.)
 OPTIONS = [
-    dict(progressive_input="input_skip", combine="cat", progressive_output="output_skip", resampling="fir"),
-    dict(progressive_input="input_skip", progressive_output="residual"),
-    dict(block="ddpm", progressive_input="residual", resampling="fir", embedding="fourier"),
-    dict(block="ddpm", resample_with_conv=False),
+    dict(progressive_input=SkipInput("cat"), progressive_output="output_skip", resampling=FIR()),
+    dict(progressive_input=SkipInput(), progressive_output="residual"),
+    dict(level_change="convolution", progressive_input=ResidualInput(), resampling=FIR(), time=FourierTime()),
+    dict(level_change="resampling"),
 ]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_every_parameter_has_an_official_name(options):
     with torch.device("meta"):
-        network = NCSNpp(6, 6, 16, 8, (1, 2), 1, (8,), **options)
+        network = NCSNpp(6, 6, 16, width=8, multipliers=(1, 2), blocks=1, attention_resolutions=(8,), **options)
     assert set(official_names(network).values()) == set(network.state_dict())
 
 
@@ -197,7 +197,7 @@ def test_a_mismatch_says_which_preset_would_fit(monkeypatch):
     [
         ({"nonlinearity": "elu"}, "nonlinearity='elu' is not supported"),
         ({"nf_": 3}, "unknown nf_"),
-        ({"progressive": "skip"}, "progressive_output must be one of"),
+        ({"progressive": "skip"}, "progressive must be one of"),
     ],
 )
 def test_official_configurations_are_checked(change, words):
@@ -240,7 +240,7 @@ def test_an_imported_checkpoint_is_a_folder_that_sampling_reads(small_presets, t
     assert [path.name for path in out.parent.iterdir()] == ["small"]
     for weights in ("online", "ema"):
         model = load(out, weights)
-        shape = model.known_shape()
+        shape = model.data_shape
         same = load_official(checkpoint, configuration("ddpmpp_small"), weights)
         z, t = torch.randn(2, 2, 3, 32, 32), torch.tensor([0.2, 0.9])
         assert shape == (3, 32, 32) and model.jitter == 1e-9 and repr(model.process) == "PSLD(gamma=0.01)"

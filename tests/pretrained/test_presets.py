@@ -10,7 +10,7 @@ import psld.data
 from psld.cli import main
 from psld.cli.presets import millions
 from psld.cli.train import with_preset
-from psld.networks import NCSNpp
+from psld.networks import FIR, FourierTime, NCSNpp, ResidualInput
 from psld.plots import save_images
 from psld.pretrained import PRESETS, Preset, preset
 from psld.pretrained.presets import published_config
@@ -39,8 +39,10 @@ def test_parameters_of_the_published_networks(name, size):
 def test_parameters_of_the_networks_in_between():
     """4 blocks of (2, 2, 2): the network of the paper's 55 M column, plain and in full."""
     with torch.device("meta"):
-        plain = NCSNpp(6, 6, 32, 128, (2, 2, 2), 4)
-        full = NCSNpp(6, 6, 32, 128, (2, 2, 2), 4, embedding="fourier", resampling="fir", progressive_input="residual")
+        sizes = dict(width=128, multipliers=(2, 2, 2), blocks=4, attention_resolutions=(16,))
+        options = dict(time=FourierTime(), resampling=FIR(), progressive_input=ResidualInput())
+        plain = NCSNpp(6, 6, 32, **sizes)  # pyright: ignore[reportArgumentType]
+        full = NCSNpp(6, 6, 32, **sizes, **options)  # pyright: ignore[reportArgumentType]
     counts = [sum(parameter.numel() for parameter in network.parameters()) for network in (plain, full)]
     assert [round(count / 1e6, 2) for count in counts] == [55.74, 56.41]
 

@@ -172,7 +172,16 @@ def test_settings_are_refused_and_kept_on_resume(tmp_path):
 
 def small_classifier(classes=10, dropout=0.0):
     torch.manual_seed(0)
-    return NoiseClassifier(1, classes, 8, 8, (1,), 1, attention_resolutions=(), dropout=dropout)
+    return NoiseClassifier(
+        in_channels=1,
+        classes=classes,
+        image_size=8,
+        width=8,
+        multipliers=(1,),
+        blocks=1,
+        attention_resolutions=(),
+        dropout=dropout,
+    )
 
 
 def test_a_loss_that_asks_for_labels_gets_all_of_them(tmp_path):

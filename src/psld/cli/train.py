@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pydoc import locate
+from typing import cast
 
 import torch
 import yaml
@@ -11,10 +11,10 @@ from jsonargparse import ArgumentParser, Namespace
 
 from psld.cli.configuration import run_parser
 from psld.model import ScoreModel
-from psld.networks import NoiseClassifier
+from psld.networks import NoiseClassifier, filled_channels
 from psld.pretrained.presets import preset
 from psld.runs import network_from
-from psld.specs import build
+from psld.specs import build, resolve
 from psld.training import TrainingSettings, train
 
 __all__ = ["add_run_arguments", "parsed", "run", "train_from"]
@@ -50,9 +50,10 @@ def run(arguments: list[str]) -> int:
     """Train; returns 0."""
     options = parser()
     config = parsed(options, arguments)
-    kind = locate(config.network.class_path) if config.network else None
-    if isinstance(kind, type) and issubclass(kind, NoiseClassifier):
-        raise ValueError(f"{kind.__name__} is a classifier of noisy images: psld train-classifier trains it.")
+    if config.network and _is_classifier(config.network.class_path):
+        raise ValueError(
+            f"{config.network.class_path} is a classifier of noisy images: psld train-classifier trains it."
+        )
     print(f"last checkpoint: {train_from(options, config)}")
     return 0
 
@@ -118,10 +119,18 @@ def train_from(options: ArgumentParser, config: Namespace) -> Path:
     chosen, where = yaml.safe_load(options.dump(config)), "the configuration"
     process, data, loss = (build(chosen[name], trust=True, where=where) for name in ("process", "data", "loss"))
     torch.manual_seed(config.seed)
-    network = network_from(chosen["network"], process, trust=True, where=where)
     meaning = {name: chosen[name] for name in ("predicts", "matching", "jitter") if name in chosen}
+    kind, arguments = resolve(chosen["network"]["class_path"], trust=True), chosen["network"].get("init_args") or {}
+    predicts = None if _is_classifier(chosen["network"]["class_path"]) else meaning.get("predicts", "eps")
+    filled = filled_channels(cast(type, kind), arguments, process, data.image_shape, predicts)
+    network = network_from({**chosen["network"], "init_args": filled}, process, trust=True, where=where)
     model = ScoreModel(network, process, **meaning, data_shape=data.image_shape)
     settings = TrainingSettings(**chosen["training"])
     return train(
         model, data, loss, settings, config.run, seed=config.seed, resume=config.resume, overwrite=config.overwrite
     )
+
+
+def _is_classifier(path: str) -> bool:
+    kind = resolve(path, trust=True)
+    return isinstance(kind, type) and issubclass(kind, NoiseClassifier)

@@ -9,16 +9,15 @@ Both have 2n numbers for a time. They are computed in float32 whatever the preci
 from __future__ import annotations
 
 import math
-from typing import Literal
+from abc import abstractmethod
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["Embedding", "FourierEmbedding", "SinusoidalEmbedding", "time_embedding"]
+from psld.specs import SpecifiedValue
 
-Embedding = Literal["positional", "fourier"]
-"""Names of the embeddings: sinusoidal in c·t ("positional"), or Gaussian Fourier features of log t ("fourier")."""
+__all__ = ["FourierEmbedding", "FourierTime", "PositionalTime", "SinusoidalEmbedding", "TimeEmbedding"]
 
 
 class SinusoidalEmbedding(nn.Module):
@@ -75,16 +74,47 @@ class FourierEmbedding(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def time_embedding(
-    embedding: Embedding, width: int, time_scale: float, fourier_scale: float
-) -> SinusoidalEmbedding | FourierEmbedding:
-    """The embedding of that name; `time_scale` is for "positional", `fourier_scale` for "fourier".
+class TimeEmbedding(SpecifiedValue):
+    """A choice of embedding, before the network says how wide it is."""
+
+    @abstractmethod
+    def of_width(self, width: int) -> SinusoidalEmbedding | FourierEmbedding:
+        """The embedding for a network of this width."""
+
+
+class PositionalTime(TimeEmbedding):
+    """Sines and cosines of scale · t: `SinusoidalEmbedding`.
+
+    Args:
+        scale: with 1000, t ∈ [0, 1] spans what DDPM's integer steps span; published PSLD weights use 1.
 
     Raises:
-        ValueError: there is no embedding of that name.
+        ValueError: the scale is not positive.
     """
-    if embedding == "positional":
-        return SinusoidalEmbedding(width, time_scale)
-    if embedding == "fourier":
-        return FourierEmbedding(width, fourier_scale)
-    raise ValueError(f"embedding must be 'positional' or 'fourier': got {embedding!r}.")
+
+    def __init__(self, scale: float = 1000.0):
+        if not scale > 0:
+            raise ValueError(f"scale must be positive: got {scale}. It multiplies the time.")
+        self.scale = scale
+
+    def of_width(self, width: int) -> SinusoidalEmbedding:
+        return SinusoidalEmbedding(width, self.scale)
+
+
+class FourierTime(TimeEmbedding):
+    """Gaussian Fourier features of log t, which must be positive: `FourierEmbedding`.
+
+    Args:
+        scale: standard deviation of the frequencies.
+
+    Raises:
+        ValueError: the scale is not positive.
+    """
+
+    def __init__(self, scale: float = 16.0):
+        if not scale > 0:
+            raise ValueError(f"scale must be positive: got {scale}. It is the standard deviation of the frequencies.")
+        self.scale = scale
+
+    def of_width(self, width: int) -> FourierEmbedding:
+        return FourierEmbedding(width, self.scale)

@@ -11,109 +11,124 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from psld.networks.blocks import ResidualBlock, SelfAttention
-from psld.networks.embeddings import Embedding, time_embedding
+from psld.networks.embeddings import TimeEmbedding
+from psld.networks.image_network import ImageNetwork
 from psld.networks.initialisation import conv, dense
-from psld.networks.levels import Combine, DownLevel, InputResidual, InputSkip, ProgressiveInput, recomputed
-from psld.networks.resampling import ConvDownsample, ConvUpsample, Resample, Resampling, downsampling, upsampling
-from psld.specs import Specified
+from psld.networks.levels import DownLevel, InputResidual, InputSkip, ResidualInput, SkipInput, recomputed
+from psld.networks.resampling import FIR, ConvDownsample, ConvUpsample, Resample, downsampling, upsampling
 
-__all__ = ["BlockKind", "Encoder"]
+__all__ = ["Encoder", "LevelChange"]
 
-BlockKind = Literal["biggan", "ddpm"]
-"""How a level is left: a residual block that resamples ("biggan"), or a layer that does nothing else ("ddpm")."""
-
-FIR_TAPS = (1.0, 3.0, 3.0, 1.0)
+LevelChange = Literal["block", "convolution", "resampling"]
+"""What ends a level: a residual block that resamples (BigGAN), a convolution that does, or resampling alone (DDPM)."""
 
 
-class Encoder(Specified, nn.Module):
-    """The way down of NCSN++ and its middle; base class of `NCSNpp` and `NoiseClassifier`, which list the arguments."""
+class Encoder(ImageNetwork):
+    """The way down of NCSN++ and its middle; base class of `NCSNpp` and `NoiseClassifier`.
+
+    Args:
+        in_channels: k · C, the channels of all phase-space variables together; None: 3, an RGB image.
+        image_size: height and width; divisible by 2^(len(multipliers) − 1). None: 32.
+        width: channels at the first level; even.
+        multipliers: channels of each level, in units of `width`.
+        blocks: residual blocks a level.
+        attention_resolutions: resolutions with self-attention, each one of the levels'; None: the coarsest level's,
+            which there is for any image size; (): none. The middle, at the coarsest resolution, always has it.
+        dropout: probability in every residual block.
+        time: how the time is embedded.
+        skip_rescale: divide every residual sum by √2.
+        resampling: a filter for going down and up; None: 2×2 means down and repeated pixels up.
+        level_change: "block", levels are left by a residual block that resamples; or by a layer that does only that,
+            "convolution" or plain "resampling".
+        progressive_input: how the image joins every level going down; None: it does not.
+        channels_last: run in the channels-last memory layout.
+        recompute: in training, keep only what lies between blocks and compute the rest again in the backward pass
+            (activation checkpointing): less memory, one more forward pass.
+
+    Raises:
+        ValueError: a size that does not fit, a resolution no level has, an unknown name.
+        TypeError: a name where an object is meant.
+    """
 
     def __init__(
         self,
-        in_channels: int,
-        image_size: int,
+        *,
+        in_channels: int | None,
+        image_size: int | None,
         width: int,
         multipliers: Sequence[int],
         blocks: int,
-        attention_resolutions: Sequence[int],
+        attention_resolutions: Sequence[int] | None,
         dropout: float,
-        embedding: Embedding,
-        time_scale: float,
-        fourier_scale: float,
+        time: TimeEmbedding,
         skip_rescale: bool,
-        resampling: Resampling,
-        fir_taps: Sequence[float],
-        block: BlockKind,
-        resample_with_conv: bool,
-        progressive_input: ProgressiveInput,
-        combine: Combine,
+        resampling: FIR | None,
+        level_change: LevelChange,
+        progressive_input: SkipInput | ResidualInput | None,
         channels_last: bool,
         recompute: bool,
     ):
-        super().__init__()
-        resolutions = _resolutions(image_size, multipliers)
-        _require_counts(in_channels, blocks, width, dropout)
-        _require_attended(attention_resolutions, resolutions)
-        _require_names(block=block, progressive_input=progressive_input, combine=combine)
-        self.in_channels, self.image_size = in_channels, image_size
+        super().__init__(in_channels)
+        self.image_size = 32 if image_size is None else image_size
+        resolutions = _resolutions(self.image_size, multipliers)
+        _require_counts(blocks, width, dropout)
+        attended = resolutions[-1:] if attention_resolutions is None else attention_resolutions
+        _require_attended(attended, resolutions)
+        _require_kinds(time, resampling, progressive_input)
+        if level_change not in ("block", "convolution", "resampling"):
+            raise ValueError(f"level_change must be one of 'block', 'convolution', 'resampling': got {level_change!r}.")
         self.channels_last, self.recompute = channels_last, recompute
         self._time_width, self._dropout, self._skip_rescale = 4 * width, dropout, skip_rescale
-        self._resampling: Resampling = resampling
-        self._taps, self._block, self._with_conv = tuple(fir_taps), block, resample_with_conv
+        self._resampling, self._level_change = resampling, level_change
 
-        self.embedding = time_embedding(embedding, width, time_scale, fourier_scale)
+        self.embedding = time.of_width(width)
         self.time_in = dense(self.embedding.width, 4 * width)
         self.time_out = dense(4 * width, 4 * width)
-        self.conv_in = conv(in_channels, width, 3)
-        attended = [resolution in attention_resolutions for resolution in resolutions]
-        channels = [multiplier * width for multiplier in multipliers]
-        self.downs, self._saved = self._down_levels(width, channels, attended, blocks, progressive_input, combine)
-        deepest = self._saved[-1]
-        self.middle_in = self._residual(deepest, deepest)
-        self.middle_attention = SelfAttention(deepest, skip_rescale)
-        self.middle_out = self._residual(deepest, deepest)
-        self._channels, self._attended, self._blocks, self._deepest = channels, attended, blocks, deepest
+        self.conv_in = conv(self.in_channels, width, 3)
+        self._channels = [multiplier * width for multiplier in multipliers]
+        self._attended, self._blocks = [resolution in attended for resolution in resolutions], blocks
+        self.downs, self._saved = self._down_levels(width, progressive_input)
+        self._deepest = self._saved[-1]
+        self.middle_in = self._residual(self._deepest, self._deepest)
+        self.middle_attention = SelfAttention(self._deepest, skip_rescale)
+        self.middle_out = self._residual(self._deepest, self._deepest)
 
     def _residual(self, inputs: int, outputs: int, resample: Resample | None = None) -> ResidualBlock:
         return ResidualBlock(inputs, outputs, self._time_width, self._dropout, self._skip_rescale, resample)
 
     def _down(self, channels: int) -> ResidualBlock | ConvDownsample | Resample:
         """What halves the resolution at the end of a level."""
-        if self._block == "ddpm" and self._with_conv:
-            return ConvDownsample(channels, channels, self._resampling, self._taps)
-        resample = downsampling(self._resampling, self._taps)
-        return resample if self._block == "ddpm" else self._residual(channels, channels, resample)
+        if self._level_change == "convolution":
+            return ConvDownsample(channels, channels, self._resampling)
+        resample = downsampling(self._resampling)
+        return self._residual(channels, channels, resample) if self._level_change == "block" else resample
 
     def _up(self, channels: int) -> ResidualBlock | ConvUpsample | Resample:
         """What doubles it."""
-        if self._block == "ddpm" and self._with_conv:
-            return ConvUpsample(channels, channels, self._resampling, self._taps)
-        resample = upsampling(self._resampling, self._taps)
-        return resample if self._block == "ddpm" else self._residual(channels, channels, resample)
+        if self._level_change == "convolution":
+            return ConvUpsample(channels, channels, self._resampling)
+        resample = upsampling(self._resampling)
+        return self._residual(channels, channels, resample) if self._level_change == "block" else resample
 
     def _down_levels(
-        self,
-        width: int,
-        channels: list[int],
-        attended: list[bool],
-        blocks: int,
-        progressive_input: ProgressiveInput,
-        combine: Combine,
+        self, width: int, progressive_input: SkipInput | ResidualInput | None
     ) -> tuple[nn.ModuleList, list[int]]:
         """The levels going down, and the channels of the activations they save, first to last."""
         levels, saved, current, image = nn.ModuleList(), [width], width, self.in_channels
-        for index, wide in enumerate(channels):
-            residuals = [self._residual(current if i == 0 else wide, wide) for i in range(blocks)]
-            attention = [SelfAttention(wide, self._skip_rescale) for _ in range(blocks if attended[index] else 0)]
-            saved += [wide] * blocks
+        for index, wide in enumerate(self._channels):
+            residuals = [self._residual(current if i == 0 else wide, wide) for i in range(self._blocks)]
+            attended = self._blocks if self._attended[index] else 0
+            attention = [SelfAttention(wide, self._skip_rescale) for _ in range(attended)]
+            saved += [wide] * self._blocks
             leave, entry, current = None, None, wide
-            if index < len(channels) - 1:
+            if index < len(self._channels) - 1:
                 leave = self._down(wide)
-                if progressive_input == "input_skip":
-                    entry = InputSkip(image, wide, combine, downsampling(self._resampling, self._taps))
+                if isinstance(progressive_input, SkipInput):
+                    combine = progressive_input.combine
+                    entry = InputSkip(image, wide, combine, downsampling(self._resampling))
                     current = 2 * wide if combine == "cat" else wide
-                elif progressive_input == "residual":
-                    down = ConvDownsample(image, wide, self._resampling, self._taps)
+                elif progressive_input is not None:
+                    down = ConvDownsample(image, wide, self._resampling)
                     entry, image = InputResidual(down, self._skip_rescale), wide
                 saved.append(current)
             levels.append(DownLevel(residuals, attention, leave, entry, self.recompute))
@@ -142,26 +157,18 @@ class Encoder(Specified, nn.Module):
         if self.channels_last:
             self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
-    def _folded(self, z: Tensor, t: Tensor) -> Float[Tensor, "B C H W"]:
+    def _sized(self, z: Tensor, t: Tensor) -> Float[Tensor, "B C H W"]:
         """z with its variables in the channels, checked.
 
         Raises:
             ValueError: z or t does not have a shape that fits this network.
         """
-        size, name = self.image_size, type(self).__name__
-        if z.ndim not in (4, 5) or tuple(z.shape[-2:]) != (size, size):
+        size = self.image_size
+        if z.ndim in (4, 5) and tuple(z.shape[-2:]) != (size, size):
             raise ValueError(
-                f"this {name} takes (B, k, C, {size}, {size}) or (B, k·C, {size}, {size}): got {tuple(z.shape)}."
+                f"this {type(self).__name__} takes images of ({size}, {size}): got a state of {tuple(z.shape)}."
             )
-        channels = z.shape[1] if z.ndim == 4 else z.shape[1] * z.shape[2]
-        if channels != self.in_channels:
-            raise ValueError(
-                f"this {name} has in_channels={self.in_channels}, the input has {channels}: got {tuple(z.shape)}. "
-                "in_channels is k · C, all phase-space variables together."
-            )
-        if t.shape != z.shape[:1]:
-            raise ValueError(f"t must have one time a sample, shape ({z.shape[0]},): got {tuple(t.shape)}.")
-        return z.flatten(1, 2) if z.ndim == 5 else z
+        return self._folded(z, t)
 
 
 def _resolutions(image_size: int, multipliers: Sequence[int]) -> list[int]:
@@ -176,10 +183,9 @@ def _resolutions(image_size: int, multipliers: Sequence[int]) -> list[int]:
     return [image_size // 2**index for index in range(len(multipliers))]
 
 
-def _require_counts(in_channels: int, blocks: int, width: int, dropout: float) -> None:
-    for name, count in {"in_channels": in_channels, "blocks": blocks}.items():
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1: got {count}.")
+def _require_counts(blocks: int, width: int, dropout: float) -> None:
+    if blocks < 1:
+        raise ValueError(f"blocks must be at least 1: got {blocks}.")
     if width < 4 or width % 2:
         raise ValueError(f"width must be even and at least 4: got {width}.")
     if not 0 <= dropout < 1:
@@ -195,15 +201,17 @@ def _require_attended(attention_resolutions: Sequence[int], resolutions: list[in
         )
 
 
-ALLOWED = {
-    "block": ("biggan", "ddpm"),
-    "progressive_input": ("none", "input_skip", "residual"),
-    "progressive_output": ("none", "output_skip", "residual"),
-    "combine": ("sum", "cat"),
-}
-
-
-def _require_names(**given: str) -> None:
-    for option, value in given.items():
-        if value not in ALLOWED[option]:
-            raise ValueError(f"{option} must be one of {', '.join(map(repr, ALLOWED[option]))}: got {value!r}.")
+def _require_kinds(time: object, resampling: object, progressive_input: object) -> None:
+    """Refuses names where objects are meant: their arguments would be lost."""
+    kinds = {
+        "time": (time, (TimeEmbedding,), "PositionalTime(scale=…) or FourierTime(scale=…)"),
+        "resampling": (resampling, (FIR, type(None)), "FIR(taps=…) or None"),
+        "progressive_input": (
+            progressive_input,
+            (SkipInput, ResidualInput, type(None)),
+            "SkipInput(combine=…), ResidualInput() or None",
+        ),
+    }
+    for name, (value, allowed, said) in kinds.items():
+        if not isinstance(value, allowed):
+            raise TypeError(f"{name} must be {said}, of psld.networks: got {value!r}.")

@@ -1,9 +1,9 @@
 """One resolution of the U-Net, going down and going up, with the progressive input and output that pass beside it.
 
-Progressive input: the image itself is halved level by level and joins the way down ("input_skip": through a 1×1
-convolution, summed or concatenated; "residual": through a strided convolution of its own, and the sum goes on as the
-image). Progressive output: every level going up adds to an image ("output_skip") or to features ("residual") that are
-doubled level by level (Karras et al., 2020; Song et al., 2021, NCSN++).
+Progressive input: the image itself is halved level by level and joins the way down (`SkipInput`: through a 1×1
+convolution, summed or concatenated; `ResidualInput`: through a strided convolution of its own, and the sum goes on as
+the image). Progressive output: every level going up adds to an image ("output_skip") or to features ("residual") that
+are doubled level by level (Karras et al., 2020; Song et al., 2021, NCSN++).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from psld.networks.blocks import ResidualBlock, SelfAttention, rescaled_sum
 from psld.networks.initialisation import conv
 from psld.networks.normalisation import NormSiLU
 from psld.networks.resampling import ConvDownsample, ConvUpsample, Resample
+from psld.specs import SpecifiedValue
 
 __all__ = [
     "Combine",
@@ -30,19 +31,41 @@ __all__ = [
     "OutputHead",
     "OutputResidual",
     "OutputSkip",
-    "ProgressiveInput",
     "ProgressiveOutput",
+    "ResidualInput",
+    "SkipInput",
     "UpLevel",
     "recomputed",
 ]
 
-ProgressiveInput = Literal["none", "input_skip", "residual"]
-ProgressiveOutput = Literal["none", "output_skip", "residual"]
+ProgressiveOutput = Literal["output_skip", "residual"]
+"""How every level going up joins the output: an image of its own at every level, or features and one image at last."""
 Combine = Literal["sum", "cat"]
+"""Added to the features, or put before them as channels."""
 Features = Float[Tensor, "B C H W"]
 Image = Float[Tensor, "B D H2 W2"]
 """What passes beside the features: of their resolution behind a step, of twice or half of it before."""
 Time = Float[Tensor, "B E"]
+
+
+class SkipInput(SpecifiedValue):
+    """Progressive input through 1×1 convolutions of the halved image: `InputSkip` at every level going down.
+
+    Args:
+        combine: "sum", added to the features, or "cat", put before them as channels.
+
+    Raises:
+        ValueError: another way to combine.
+    """
+
+    def __init__(self, combine: Combine = "sum"):
+        if combine not in ("sum", "cat"):
+            raise ValueError(f"combine must be one of 'sum', 'cat': got {combine!r}.")
+        self.combine: Combine = combine
+
+
+class ResidualInput(SpecifiedValue):
+    """Progressive input through strided convolutions that add up: `InputResidual` at every level, as in NCSN++."""
 
 
 def recomputed(module: nn.Module, *inputs: Tensor, recompute: bool) -> Tensor:

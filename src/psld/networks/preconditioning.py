@@ -10,6 +10,7 @@ EDM's input, the others are noise that tells nothing. Derivation: docs/derivatio
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from psld.kernels import mix, per_sample
+from psld.networks.channels import Interface
 from psld.networks.wrapping import Wrapping
 from psld.processes import LinearProcess, Times, statistic_weights
 
@@ -56,6 +58,15 @@ class Preconditioned(Wrapping):
         _require_scales(sigma_data, sigma_min, sigma_max, mean_data)
         self.sigma_data, self.mean_data = sigma_data, mean_data
         self.sigma_min, self.sigma_max, self.log_embedding = sigma_min, sigma_max, log_embedding
+
+    @classmethod
+    def inner_interface(cls, arguments: Mapping[str, Any], interface: Interface) -> Interface:
+        """One variable in, one out: F is called with y, whatever the process."""
+        if (interface.variables, interface.outputs) != (1, 1):
+            raise ValueError(
+                f"Preconditioned is a denoiser D(y; σ): use it with predicts='denoiser'. {_asked(interface)}"
+            )
+        return interface
 
     def forward(self, y: Float[Tensor, "B *data"], sigma: Float[Tensor, " B"], **condition: Any) -> Tensor:
         """D(y; σ), (B, *data), for σ > 0."""
@@ -110,6 +121,13 @@ class PreconditionedState(Wrapping):
         self.process, self.sigma_data, self.mean_data = process, sigma_data, mean_data
         self.sigma_min, self.sigma_max, self.log_embedding = sigma_min, sigma_max, log_embedding
 
+    @classmethod
+    def inner_interface(cls, arguments: Mapping[str, Any], interface: Interface) -> Interface:
+        """All variables in, one out."""
+        if interface.outputs != 1:
+            raise ValueError(f"PreconditionedState returns x̂₀: use it with predicts='x0'. {_asked(interface)}")
+        return interface
+
     def coefficients(self, t: Times) -> StateCoefficients:
         """For times in (0, T]; those that rounding to the network's precision carried past T count as T."""
         times = torch.as_tensor(t, dtype=torch.float64, device="cpu").clamp(max=self.process.T)
@@ -162,3 +180,8 @@ def _require_scales(sigma_data: float, sigma_min: float, sigma_max: float, mean_
         raise ValueError(f"mean_data must be finite: got {mean_data}. It is the mean of the data.")
     if not 0 < sigma_min < sigma_max:
         raise ValueError(f"needs 0 < sigma_min < sigma_max: got {sigma_min} and {sigma_max}.")
+
+
+def _asked(interface: Interface) -> str:
+    """What another `predicts` asked for, for a message."""
+    return f"Asked for: {interface.variables} variables in, {interface.outputs} out."

@@ -12,7 +12,6 @@ aliasing; its border is darker, because the zeros outside take part.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -20,22 +19,37 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from psld.networks.initialisation import conv
+from psld.specs import SpecifiedValue
 
 __all__ = [
     "AverageDownsample",
     "ConvDownsample",
     "ConvUpsample",
+    "FIR",
     "FIRDownsample",
     "FIRUpsample",
     "NearestUpsample",
     "Resample",
-    "Resampling",
     "downsampling",
     "upsampling",
 ]
 
-Resampling = Literal["average", "fir"]
-"""Mean of 2×2 squares and repeated pixels ("average"), or FIR filters both ways ("fir")."""
+TAPS = (1.0, 3.0, 3.0, 1.0)
+
+
+class FIR(SpecifiedValue):
+    """Resampling with a filter, down and up; in place of 2×2 means and repeated pixels.
+
+    Args:
+        taps: of the filter, an even number of them, the same in both directions; (1, 3, 3, 1) is that of NCSN++.
+
+    Raises:
+        ValueError: an odd number of taps, none, or taps with a sum of zero.
+    """
+
+    def __init__(self, taps: Sequence[float] = TAPS):
+        _require_taps(taps)
+        self.taps = tuple(taps)
 
 
 class Resample(nn.Module):
@@ -85,10 +99,9 @@ class _FIR(Resample):
 
     kernel: Tensor
 
-    def __init__(self, taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0), gain: float = 1.0):
+    def __init__(self, taps: Sequence[float] = TAPS, gain: float = 1.0):
         super().__init__()
-        if len(taps) < 2 or len(taps) % 2 or sum(taps) == 0:
-            raise ValueError(f"a FIR filter needs an even number of taps with a sum other than 0: got {tuple(taps)}.")
+        _require_taps(taps)
         line = torch.tensor(taps, dtype=torch.float64) / sum(taps)
         kernel = (gain * torch.outer(line, line)).float()
         self.register_buffer("kernel", kernel.flip(0, 1)[None, None], persistent=False)  # as a convolution layer has it
@@ -128,7 +141,7 @@ class FIRDownsample(_FIR):
 class FIRUpsample(_FIR):
     """Puts zeros between pixels and filters, with a gain of 4: (B, C, h, w) → (B, C, 2h, 2w)."""
 
-    def __init__(self, taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0)):
+    def __init__(self, taps: Sequence[float] = TAPS):
         super().__init__(taps, gain=4.0)
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C H W"]:
@@ -148,14 +161,14 @@ class FIRUpsample(_FIR):
 
 
 class ConvDownsample(nn.Module):
-    """A 3×3 convolution with stride 2, behind the filter for "fir": (B, C, 2h, 2w) → (B, C2, h, w).
+    """A 3×3 convolution with stride 2, behind the filter if there is one: (B, C, 2h, 2w) → (B, C2, h, w).
 
     Without the filter a row and a column of zeros is added after the last ones only, as in DDPM.
     """
 
-    def __init__(self, inputs: int, outputs: int, resampling: Resampling, taps: Sequence[float]):
+    def __init__(self, inputs: int, outputs: int, resampling: FIR | None):
         super().__init__()
-        self.filter = FIRDownsample(taps) if resampling == "fir" else None
+        self.filter = None if resampling is None else FIRDownsample(resampling.taps)
         self.conv = conv(inputs, outputs, 3)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C2 h w"]:
@@ -165,11 +178,11 @@ class ConvDownsample(nn.Module):
 
 
 class ConvUpsample(nn.Module):
-    """Twice the resolution and a 3×3 convolution, before the filter for "fir": (B, C, h, w) → (B, C2, 2h, 2w)."""
+    """Twice the resolution and a 3×3 convolution, before the filter if there is one: (B, C, h, w) → (B, C2, 2h, 2w)."""
 
-    def __init__(self, inputs: int, outputs: int, resampling: Resampling, taps: Sequence[float]):
+    def __init__(self, inputs: int, outputs: int, resampling: FIR | None):
         super().__init__()
-        self.filter = FIRUpsample(taps) if resampling == "fir" else None
+        self.filter = None if resampling is None else FIRUpsample(resampling.taps)
         self.repeat = NearestUpsample()
         self.conv = conv(inputs, outputs, 3)
 
@@ -177,29 +190,19 @@ class ConvUpsample(nn.Module):
         return self.repeat.convolved(x, self.conv) if self.filter is None else self.filter.strided(x, self.conv)
 
 
-def downsampling(resampling: Resampling, taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0)) -> Resample:
-    """The `Resample` of that name that halves the resolution.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
-    _require_known(resampling)
-    return FIRDownsample(taps) if resampling == "fir" else AverageDownsample()
+def downsampling(resampling: FIR | None) -> Resample:
+    """What halves the resolution: the filter, or 2×2 means for None."""
+    return AverageDownsample() if resampling is None else FIRDownsample(resampling.taps)
 
 
-def upsampling(resampling: Resampling, taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0)) -> Resample:
-    """The `Resample` of that name that doubles the resolution.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
-    _require_known(resampling)
-    return FIRUpsample(taps) if resampling == "fir" else NearestUpsample()
+def upsampling(resampling: FIR | None) -> Resample:
+    """What doubles the resolution: the filter, or repeated pixels for None."""
+    return NearestUpsample() if resampling is None else FIRUpsample(resampling.taps)
 
 
-def _require_known(resampling: str) -> None:
-    if resampling not in ("average", "fir"):
-        raise ValueError(f"resampling must be 'average' or 'fir': got {resampling!r}.")
+def _require_taps(taps: Sequence[float]) -> None:
+    if len(taps) < 2 or len(taps) % 2 or sum(taps) == 0:
+        raise ValueError(f"a FIR filter needs an even number of taps with a sum other than 0: got {tuple(taps)}.")
 
 
 def _transposed(weight: Float[Tensor, "O I a b"]) -> Float[Tensor, "I O a b"]:

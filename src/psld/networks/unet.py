@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from psld.networks.embeddings import Embedding
+from psld.networks.embeddings import PositionalTime, TimeEmbedding
 from psld.networks.ncsnpp import NCSNpp
 
 __all__ = ["UNet"]
@@ -13,27 +13,25 @@ __all__ = ["UNet"]
 class UNet(NCSNpp):
     """Score network for square images; its output is zero until it is trained.
 
-    With time_scale = 1000 times span DDPM's integer steps; published PSLD weights use 1.
-
-    Args: those of `NCSNpp` that small networks need.
+    Args: those of `NCSNpp` that small networks need, with `time` None for PositionalTime(1000), which spans DDPM's
+        integer steps; published PSLD weights use 1.
 
     Raises:
-        ValueError: a size that does not fit, a resolution no level has, an unknown embedding.
+        ValueError: a size that does not fit, or a resolution no level has.
     """
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        image_size: int,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
+        image_size: int | None = None,
+        *,
         width: int = 64,
         multipliers: Sequence[int] = (1, 2, 2),
         blocks: int = 2,
-        attention_resolutions: Sequence[int] = (16,),
+        attention_resolutions: Sequence[int] | None = None,
         dropout: float = 0.0,
-        embedding: Embedding = "positional",
-        time_scale: float = 1000.0,
-        fourier_scale: float = 16.0,
+        time: TimeEmbedding | None = None,
         skip_rescale: bool = True,
         classes: int | None = None,
     ):
@@ -41,14 +39,12 @@ class UNet(NCSNpp):
             in_channels,
             out_channels,
             image_size,
-            width,
-            multipliers,
-            blocks,
-            attention_resolutions,
-            dropout,
-            embedding,
-            time_scale,
-            fourier_scale,
-            skip_rescale,
+            width=width,
+            multipliers=multipliers,
+            blocks=blocks,
+            attention_resolutions=attention_resolutions,
+            dropout=dropout,
+            time=PositionalTime() if time is None else time,
+            skip_rescale=skip_rescale,
             classes=classes,
         )

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import copy
 import difflib
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from torch import nn
 
 from psld.networks import NCSNpp, NoiseClassifier
+from psld.specs import build
 
 __all__ = ["PRESETS", "Preset", "preset", "published_config"]
 
@@ -69,9 +68,7 @@ class Preset:
 
     def network(self) -> NCSNpp | NoiseClassifier:
         """The network, with initial weights."""
-        section = self.config()["network"]
-        module, _, name = section["class_path"].rpartition(".")
-        built: nn.Module = getattr(importlib.import_module(module), name)(**section["init_args"])
+        built = build(self.config()["network"])
         assert isinstance(built, (NCSNpp, NoiseClassifier))
         return built
 

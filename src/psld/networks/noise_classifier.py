@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.networks.embeddings import Embedding
-from psld.networks.encoder import FIR_TAPS, BlockKind, Encoder
+from psld.networks.embeddings import PositionalTime, TimeEmbedding
+from psld.networks.encoder import Encoder, LevelChange
 from psld.networks.initialisation import dense
-from psld.networks.levels import Combine, ProgressiveInput
-from psld.networks.resampling import Resampling
+from psld.networks.levels import ResidualInput, SkipInput
+from psld.networks.resampling import FIR
 
 __all__ = ["NoiseClassifier"]
 
@@ -19,7 +19,7 @@ __all__ = ["NoiseClassifier"]
 class NoiseClassifier(Encoder):
     """Logits of the label of a noisy state: the encoder of `NCSNpp` and one linear layer on all of its last features.
 
-    Args: as for `NCSNpp`, without those of the output, and
+    Args: those of `Encoder`, with `time` None for PositionalTime(1), and
         classes: how many labels; at least 2.
 
     Raises:
@@ -28,52 +28,43 @@ class NoiseClassifier(Encoder):
 
     def __init__(
         self,
-        in_channels: int,
+        *,
         classes: int,
-        image_size: int = 32,
+        in_channels: int | None = None,
+        image_size: int | None = None,
         width: int = 128,
         multipliers: Sequence[int] = (1, 2, 3, 4),
         blocks: int = 4,
-        attention_resolutions: Sequence[int] = (16, 8),
+        attention_resolutions: Sequence[int] | None = None,
         dropout: float = 0.1,
-        embedding: Embedding = "positional",
-        time_scale: float = 1.0,
-        fourier_scale: float = 16.0,
+        time: TimeEmbedding | None = None,
         skip_rescale: bool = True,
-        resampling: Resampling = "average",
-        fir_taps: Sequence[float] = FIR_TAPS,
-        block: BlockKind = "biggan",
-        resample_with_conv: bool = True,
-        progressive_input: ProgressiveInput = "none",
-        combine: Combine = "sum",
+        resampling: FIR | None = None,
+        level_change: LevelChange = "block",
+        progressive_input: SkipInput | ResidualInput | None = None,
         channels_last: bool = False,
         recompute: bool = False,
     ):
         super().__init__(
-            in_channels,
-            image_size,
-            width,
-            multipliers,
-            blocks,
-            attention_resolutions,
-            dropout,
-            embedding,
-            time_scale,
-            fourier_scale,
-            skip_rescale,
-            resampling,
-            fir_taps,
-            block,
-            resample_with_conv,
-            progressive_input,
-            combine,
-            channels_last,
-            recompute,
+            in_channels=in_channels,
+            image_size=image_size,
+            width=width,
+            multipliers=multipliers,
+            blocks=blocks,
+            attention_resolutions=attention_resolutions,
+            dropout=dropout,
+            time=PositionalTime(1.0) if time is None else time,
+            skip_rescale=skip_rescale,
+            resampling=resampling,
+            level_change=level_change,
+            progressive_input=progressive_input,
+            channels_last=channels_last,
+            recompute=recompute,
         )
         if classes < 2:
             raise ValueError(f"classes must be at least 2: got {classes}.")
         self.classes = classes
-        size = image_size // 2 ** (len(multipliers) - 1)
+        size = self.image_size // 2 ** (len(multipliers) - 1)
         self.logits = dense(self._deepest * size**2, classes, bias=False)
         self._finish()
 
@@ -87,5 +78,5 @@ class NoiseClassifier(Encoder):
         Raises:
             ValueError: z or t does not have such a shape.
         """
-        x, _, _ = self._encoded(self._folded(z, t), t)
+        x, _, _ = self._encoded(self._sized(z, t), t)
         return self.logits(x.flatten(1))

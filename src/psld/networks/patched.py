@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from psld.networks.channels import Interface, argument
 from psld.networks.wrapping import Wrapping
 
 __all__ = ["Patched"]
@@ -33,9 +35,23 @@ class Patched(Wrapping):
             raise ValueError(f"size must be at least 1: got {size}. It is the side of a patch, in pixels.")
         self.size = size
 
+    @classmethod
+    def inner_interface(cls, arguments: Mapping[str, Any], interface: Interface) -> Interface:
+        """The same variables, on images of 1/size the side and size² the channels."""
+        size: int = argument(cls, arguments, "size")
+        if len(interface.shape) != 3:
+            raise ValueError(f"Patched is for images, (C, H, W): the data have shape {interface.shape}.")
+        channels, height, width = interface.shape
+        _require_division(height, width, size)
+        return interface._replace(shape=(channels * size**2, height // size, width // size))
+
     def forward(self, z: Float[Tensor, "B k C H W"], t: Float[Tensor, " B"], **condition: Any) -> Tensor:
         """The network's r variables, (B, r, C, H, W)."""
         height, width = z.shape[-2:]
-        if height % self.size or width % self.size:
-            raise ValueError(f"images of {height}×{width} do not divide into patches of {self.size}×{self.size}.")
+        _require_division(height, width, self.size)
         return pixel_shuffle(self.network(pixel_unshuffle(z, self.size), t, **condition), self.size)
+
+
+def _require_division(height: int, width: int, size: int) -> None:
+    if height % size or width % size:
+        raise ValueError(f"images of {height}×{width} do not divide into patches of {size}×{size}.")
