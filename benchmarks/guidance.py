@@ -33,7 +33,7 @@ from psld.evaluation.features.bundled import bundled_classifier
 from psld.exact import GaussianMixture
 from psld.guidance.classifier_free import ClassifierFreeGuidance
 from psld.guidance.classifier_guidance import ClassifierGuidance
-from psld.model import Clamped, ScoreModel
+from psld.model import Clamped, Model
 from psld.processes import CLD, PSLD, VPSDE, Process
 from psld.runs import load, load_classifier
 from psld.samplers import SSCS, Ancestral, EulerMaruyama, Exponential, Sampler
@@ -129,7 +129,7 @@ def features(images: Tensor) -> Tensor:
     return JUDGE.features(images.float())
 
 
-def guided(run: str, classifier: str | None, scale: float) -> list[ScoreModel]:
+def guided(run: str, classifier: str | None, scale: float) -> list[Model]:
     """The model guided to each class."""
     model = load(run)
     if classifier is not None:
@@ -137,7 +137,7 @@ def guided(run: str, classifier: str | None, scale: float) -> list[ScoreModel]:
         return [
             ClassifierGuidance(model, known.network, label, scale, process=known.process) for label in range(CLASSES)
         ]
-    classes = getattr(model.network, "classes", None)
+    classes = model.classes
     if classes is None:
         raise SystemExit(f"{run} was trained without labels: give --classifier, or another --run.")
     return [ClassifierFreeGuidance(model, label, classes, scale) for label in range(CLASSES)]
