@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import torch
 
-from psld import PSLD, Exponential, LinearRecipe, Process, grids
+from psld import PSLD, Exponential, LinearRecipe, Process
 from psld.data import Digits
 from psld.evaluation.metrics.energy import energy_distance
 from psld.exact import Empirical
+from psld.samplers import grids
 
 SHAPE = (1, 8, 8)
 

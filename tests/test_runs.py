@@ -14,7 +14,7 @@ from psld.cli import main
 from psld.data import Digits, Images
 from psld.losses import HSM, Denoising
 from psld.model import Predicts
-from psld.networks import MLP, Preconditioned, UNet
+from psld.networks import Preconditioned, UNet
 from psld.pretrained.published import published_checkpoints
 from psld.runs import load, load_data, save
 from psld.specs import SpecError, UntrustedClassError, build
@@ -95,11 +95,9 @@ def test_resume_refuses_another_run_by_name(tmp_path, change, message):
 
 
 def test_resume_refuses_another_prediction(tmp_path):
-    network = lambda: MLP(2, 64, width=8, depth=1)  # noqa: E731
-    images = Images(Digits("heldout").images.reshape(-1, 1, 1, 64))
-    trained(tmp_path / "run", CLD(), network(), "eps", HSM(), images)
+    trained(tmp_path / "run", CLD(), unet(2), "eps", HSM())
     with pytest.raises(ValueError, match="predicts was eps and is score"):
-        trained(tmp_path / "run", CLD(), network(), "score", HSM(), images, steps=6, resume=True)
+        trained(tmp_path / "run", CLD(), unet(2), "score", HSM(), steps=6, resume=True)
 
 
 def test_data_that_moved_are_the_same_data(tmp_path):

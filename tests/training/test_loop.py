@@ -10,6 +10,7 @@ import torch
 import yaml
 from torch import nn
 
+from psld.specs import Specified
 from psld.training import TrainingDiverged, latest_checkpoint, load_weights, writing
 from psld.training.reading import read_checkpoint
 from training.small_run import noise_error, small_network, small_run
@@ -82,7 +83,7 @@ def test_weights_that_overflow_are_not_saved(tmp_path):
     assert not list((tmp_path / "run").rglob("model.safetensors"))
 
 
-class Amplified(nn.Module):
+class Amplified(Specified, nn.Module):
     """A weight next to the largest float32: the first step overflows it, with loss and gradient still finite."""
 
     def __init__(self):

@@ -83,10 +83,10 @@ def train(
         SystemExit: 143 after SIGTERM, 130 after SIGINT; a checkpoint was written.
     """
     run = Path(run)
-    description = described_run(model, data, loss, settings, seed)
     fabric = launch(settings.accelerator, settings.devices, settings.nodes, settings.strategy, settings.precision)
     labels = settings.label_dropout is not None or _asks_for_labels(loss)
     checkpoint = _admitted(run, resume, overwrite, fabric, model, data, loss, settings)
+    description = described_run(model, data, loss, settings, seed)
     if checkpoint is not None:
         require_same_run(read_description(checkpoint.config_text), description)
     session = Session(fabric, model, loss, settings, seed, len(data))
