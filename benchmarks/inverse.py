@@ -33,7 +33,7 @@ from psld.inverse.masks import named_mask
 from psld.inverse.operators import LinearOperator, Mask, SuperResolution
 from psld.inverse.posterior import DPS, MMPS, PiGDM
 from psld.inverse.replacement import Replacement
-from psld.model import Clamped, ScoreModel
+from psld.model import Clamped, Model
 from psld.processes import CLD, PSLD, VPSDE
 from psld.samplers import Ancestral, Exponential, Sampler
 from psld.samplers.grids import log_snr
@@ -45,7 +45,7 @@ DATA = GaussianMixture(Digits("train").images[:100].double(), STD)
 DRAWS, OBSERVATIONS, NFE = 400, 4, 100
 PROCESSES = {"VP": VPSDE(), "CLD": CLD(), "PSLD": PSLD()}
 TASKS: dict[str, LinearOperator] = {"centre unknown": Mask(KNOWN), "4 × 4 averages": SuperResolution(2)}
-Method = Callable[[ScoreModel, LinearOperator, torch.Tensor], tuple[Sampler, ScoreModel]]
+Method = Callable[[Model, LinearOperator, torch.Tensor], tuple[Sampler, Model]]
 
 
 def replaced(resamplings: int) -> Method:
@@ -55,7 +55,7 @@ def replaced(resamplings: int) -> Method:
     return build
 
 
-def guided(kind: Callable[..., ScoreModel], sampler: Sampler, **options) -> Method:
+def guided(kind: Callable[..., Model], sampler: Sampler, **options) -> Method:
     return lambda model, operator, y: (sampler, kind(model, operator, y, **options))
 
 
@@ -108,7 +108,7 @@ class Filling(NamedTuple):
 
     title: str
     resamplings: int
-    build: Callable[[ScoreModel, torch.Tensor], tuple[Sampler, ScoreModel]]
+    build: Callable[[Model, torch.Tensor], tuple[Sampler, Model]]
 
 
 FILLING = {

@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from psld.kernels import Kernel
-    from psld.model import Clamped, Prediction, ScoreModel
+    from psld.model import Clamped, Model, ModelWrapper, Prediction, ScoreModel
     from psld.processes import CLD, EDM, PSLD, VESDE, VPSDE, HigherOrderLangevin, Process, SubVPSDE
     from psld.recipe import LinearRecipe, Recipe, RecipeError, RecipeReport
     from psld.samplers import (
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _HOME = {
     "psld.samplers.grids": ("Grid",),
     "psld.kernels": ("Kernel",),
-    "psld.model": ("Clamped", "Prediction", "ScoreModel"),
+    "psld.model": ("Clamped", "Model", "ModelWrapper", "Prediction", "ScoreModel"),
     "psld.processes": ("CLD", "EDM", "PSLD", "VESDE", "VPSDE", "HigherOrderLangevin", "Process", "SubVPSDE"),
     "psld.recipe": ("LinearRecipe", "Recipe", "RecipeError", "RecipeReport"),
     "psld.samplers": (
@@ -95,6 +95,8 @@ __all__ = [
     "Kernel",
     "Langevin",
     "LinearRecipe",
+    "Model",
+    "ModelWrapper",
     "Prediction",
     "PredictorCorrector",
     "Process",

@@ -85,7 +85,7 @@ class GaussianMixture:
 
     def model(self, process: LinearProcess) -> ScoreModel:
         """The exact score model of this data under a process."""
-        return ScoreModel(self.denoiser, process, predicts="denoiser")
+        return ScoreModel(self.denoiser, process, predicts="denoiser", data_shape=self.data_shape)
 
     def log_prob(self, process: LinearProcess, z: Float[Tensor, "B k *data"], t: Times) -> Float[Tensor, " B"]:
         """log p_t(z) in nats, from the k-dimensional Gaussian of each component."""

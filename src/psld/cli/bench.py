@@ -16,7 +16,7 @@ from psld.data import Digits
 from psld.evaluation import energy_distance, frechet_distance
 from psld.exact import Empirical, GaussianMixture
 from psld.files import atomic_file, claim_folder
-from psld.model import Clamped, ScoreModel
+from psld.model import Clamped, Model
 from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin, LinearProcess
 from psld.samplers.tuning import Judge
 
@@ -108,7 +108,7 @@ def known_data(name: str) -> GaussianMixture:
     return GaussianMixture(torch.stack([angles.cos(), angles.sin()], 1), COMPONENT_STD)
 
 
-def models(config) -> Iterator[tuple[ScoreModel, tuple[int, ...]]]:
+def models(config) -> Iterator[tuple[Model, tuple[int, ...]]]:
     """Exact models of each process, or the one trained model."""
     if config.checkpoint is not None:
         model, shape = load_model(config.checkpoint, device=config.device)
@@ -124,7 +124,7 @@ def models(config) -> Iterator[tuple[ScoreModel, tuple[int, ...]]]:
         yield known.model(PROCESSES[name]), known.data_shape
 
 
-def make_reference(model: ScoreModel, shape: tuple[int, ...], config, out: Path) -> Reference:
+def make_reference(model: Model, shape: tuple[int, ...], config, out: Path) -> Reference:
     """Images to compare with, the floors between two sets of them, and the exact solutions, kept in OUT."""
     if config.checkpoint is not None:
         images = Digits("train").images.double()
@@ -143,9 +143,7 @@ def make_reference(model: ScoreModel, shape: tuple[int, ...], config, out: Path)
     )
 
 
-def _judge(
-    model: ScoreModel, shape: tuple[int, ...], seeds: range, tolerance: float, projected: bool, out: Path
-) -> Judge:
+def _judge(model: Model, shape: tuple[int, ...], seeds: range, tolerance: float, projected: bool, out: Path) -> Judge:
     """A judge whose solutions are kept in OUT."""
     path = out / "exact" / f"{model.process!r}{', projected' if projected else ''}.npy"
     known = torch.from_numpy(np.load(path, allow_pickle=False)) if path.exists() else None

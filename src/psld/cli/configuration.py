@@ -98,8 +98,8 @@ def load_model(
         )
     load_weights(folder, network, weights)
     network.to(device).eval().requires_grad_(False)
-    model = ScoreModel(network, process or parts.process, config.predicts, config.matching, config.jitter)
-    return model, tuple(config.image_shape)
+    shape = tuple(config.image_shape)
+    return ScoreModel(network, process or parts.process, config.predicts, config.matching, config.jitter, shape), shape
 
 
 def load_classifier(path: str | Path, device: str = "cpu") -> tuple[NoiseClassifier, LinearProcess, tuple[int, ...]]:

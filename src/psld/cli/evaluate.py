@@ -36,7 +36,7 @@ from psld.evaluation.features.weight_files import file_sha256
 from psld.evaluation.metrics.quality import Protocol, compare, frechet_between
 from psld.evaluation.statistics import ImageStatistics, Measurement, is_statistics, measured
 from psld.files import write_json
-from psld.model import Clamped, ScoreModel
+from psld.model import Clamped, Model
 from psld.pretrained.published import with_place_for_results
 from psld.processes import LinearProcess
 from psld.samplers import Sampler
@@ -301,7 +301,7 @@ def _told(config) -> str:
 
 
 def _evaluated(
-    model: ScoreModel, shape: tuple[int, ...], drawing: Drawing, reference: Reference, config, fabric: Fabric
+    model: Model, shape: tuple[int, ...], drawing: Drawing, reference: Reference, config, fabric: Fabric
 ) -> dict[str, Any]:
     """Draws samples, a batch at a time, and judges them."""
     count = config.num or PROTOCOLS["10k"]

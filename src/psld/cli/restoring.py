@@ -20,7 +20,7 @@ from psld.distributed import launch
 from psld.files import claim_folder
 from psld.inverse.operators import LinearOperator
 from psld.inverse.posterior import DPS, MMPS, PiGDM, PosteriorGuidance
-from psld.model import Clamped, ScoreModel
+from psld.model import Clamped, Model, ScoreModel
 from psld.plots.pictures import save_panels
 from psld.pretrained.published import published_checkpoint
 from psld.samplers import Projected, Sampler, Samples
@@ -174,7 +174,7 @@ def size_of(shape: Sequence[int]) -> str:
 # -- drawing -----------------------------------------------------------------------------------------------------------
 
 
-def guided(config, model: ScoreModel, operator: LinearOperator, observation: Tensor) -> ScoreModel:
+def guided(config, model: Model, operator: LinearOperator, observation: Tensor) -> Model:
     """The model given a measurement, by the posterior guidance that --method names."""
     own = {argument: config[name] for name, (method, argument) in OWN.items() if method == config.method}
     given = {argument: value for argument, value in own.items() if value is not None}
@@ -182,7 +182,7 @@ def guided(config, model: ScoreModel, operator: LinearOperator, observation: Ten
 
 
 def conditional(
-    job: Job, config, given: Tensor, build: Callable[[ScoreModel, Tensor], tuple[Sampler, ScoreModel]]
+    job: Job, config, given: Tensor, build: Callable[[Model, Tensor], tuple[Sampler, Model]]
 ) -> tuple[Sampler, Grid, Draw]:
     """Draws given one measurement a picture.
 

@@ -19,7 +19,7 @@ from psld.distributed import launch
 from psld.files import atomic_file, claim_folder
 from psld.guidance.classifier_free import ClassifierFreeGuidance
 from psld.guidance.classifier_guidance import ClassifierGuidance
-from psld.model import Clamped, ScoreModel
+from psld.model import Clamped, Model, ScoreModel
 from psld.networks import Autocast
 from psld.plots import save_grid
 from psld.plots.pictures import from_bytes, load_images, save_image, to_bytes
@@ -131,7 +131,7 @@ def add_model_arguments(options: ArgumentParser) -> None:
 
 def generate(
     sampler: Sampler,
-    model: ScoreModel,
+    model: Model,
     shape: tuple[int, ...],
     grid: Grid,
     seeds: Sequence[int],
@@ -165,8 +165,9 @@ def run(arguments: list[str]) -> int:
     out = Path(config.out)
     parts = instances(options, config)
     sampler = parts.sampler
-    model, shape = load_model(checkpoint, config.weights, str(fabric.device), parts.get("process"))
-    accelerate(model, config)
+    network, shape = load_model(checkpoint, config.weights, str(fabric.device), parts.get("process"))
+    accelerate(network, config)
+    model: Model = network
     if config.classifier is None:
         if config.temperature is not None:
             raise ValueError(f"--temperature {config.temperature} is of a classifier: give --classifier.")
@@ -211,7 +212,7 @@ def accelerate(model: ScoreModel, config) -> None:
         model.network = torch.compile(model.network)
 
 
-def guided(model: ScoreModel, label: int | None, guidance: float | None) -> ScoreModel:
+def guided(model: Model, label: int | None, guidance: float | None) -> Model:
     """The model guided to a class; the model itself where no label is given.
 
     Raises:
@@ -221,7 +222,7 @@ def guided(model: ScoreModel, label: int | None, guidance: float | None) -> Scor
         if guidance is not None:
             raise ValueError(f"--guidance {guidance} needs a class to guide to: give --label.")
         return model
-    classes: int | None = getattr(model.network, "classes", None)
+    classes = model.classes
     if classes is None:
         raise ValueError(
             f"--label {label} is for runs trained with labels, and this one was not: leave --label out, train with "
@@ -235,7 +236,7 @@ def guided(model: ScoreModel, label: int | None, guidance: float | None) -> Scor
     return ClassifierFreeGuidance(model, label, classes, scale)
 
 
-def guided_by_classifier(model: ScoreModel, shape: tuple[int, ...], config, device: str) -> ScoreModel:
+def guided_by_classifier(model: Model, shape: tuple[int, ...], config, device: str) -> Model:
     """The model guided to --label by --classifier. A model with labels of its own is taken without.
 
     Raises:

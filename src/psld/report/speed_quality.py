@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.data import Digits
-from psld.model import Clamped, ScoreModel
+from psld.model import Clamped, Model
 from psld.processes import Process
 from psld.report.drawing import draw_samples
 from psld.samplers import SSCS, EulerMaruyama, PredictorCorrector, Sampler
@@ -86,7 +86,7 @@ def compared(process, chosen: tuple[Sampler, str]) -> list[tuple[Sampler, str]]:
 
 
 def measure_digits(
-    model: ScoreModel,
+    model: Model,
     chosen: tuple[Sampler, str],
     budgets: Sequence[int],
     samples: int,
