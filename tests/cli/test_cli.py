@@ -280,7 +280,7 @@ def test_train_refuses_a_network_of_another_process(tmp_path, capsys):
     assert capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["digits", "digits-denoiser", "digits-conditional"])
+@pytest.mark.parametrize("name", ["digits", "digits-denoiser", "digits-dit", "digits-conditional"])
 def test_every_published_configuration_can_be_printed(capsys, name):
     with pytest.raises(SystemExit) as stop:
         main(["train", "--config", str(published_config(name)), "--run", "x", "--print_config"])
@@ -393,7 +393,16 @@ def test_processes_that_look_at_different_moments_leave_nothing_out(ranks):
 
 
 @pytest.mark.parametrize(
-    "name", ["digits", "digits-denoiser", "digits-preconditioned", "digits-conditional", "mnist", "mnist-denoiser"]
+    "name",
+    [
+        "digits",
+        "digits-denoiser",
+        "digits-dit",
+        "digits-preconditioned",
+        "digits-conditional",
+        "mnist",
+        "mnist-denoiser",
+    ],
 )
 def test_another_process_on_top_of_a_configuration_has_its_own_defaults(capsys, name):
     """β = 8 of PSLD, written in the file, would silently become the schedule of VP."""

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from psld.networks import Autocast, ClassConditional, DiT, Patched, UNet
-from psld.networks.class_conditional import classes_of, null_class_for_none
+from psld.networks import Autocast, DiT, Patched, UNet
+from psld.networks.class_conditional import is_class_conditional, null_class_for_none
 
 
 class Own(nn.Module):
@@ -22,15 +22,11 @@ class Own(nn.Module):
 def test_the_protocol_is_an_attribute_and_a_keyword():
     unet = UNet(1, 1, 8, width=8, multipliers=(1,), blocks=1, classes=10)
     dit = DiT(in_channels=1, width=8, depth=1, heads=1, classes=10)
-    for network in (unet, dit, Own(), Patched(Own())):
-        assert isinstance(network, ClassConditional)
-    assert [classes_of(network) for network in (unet, dit, Own(), Autocast(Own()), nn.Identity())] == [
-        10,
-        10,
-        4,
-        4,
-        None,
-    ]
+    for network, classes in ((unet, 10), (dit, 10), (Own(), 4), (Autocast(Patched(Own())), 4)):
+        assert is_class_conditional(network) and network.classes == classes
+    without = UNet(1, 1, 8, width=8, multipliers=(1,), blocks=1)
+    for network in (without, Patched(without), nn.Identity()):
+        assert not is_class_conditional(network)
 
 
 def test_a_wrapper_tells_the_network_inside():
@@ -40,11 +36,11 @@ def test_a_wrapper_tells_the_network_inside():
     assert wrapped(z, t).flatten(1)[:, 0].tolist() == [4, 4]
 
 
-def test_an_attribute_that_is_no_number_of_labels_is_none():
+def test_an_attribute_that_is_no_number_of_labels_is_not_meant():
     """Data sets and other classes have `classes` that are names."""
     network = nn.Identity()
     network.classes = ("cat", "dog")  # pyright: ignore[reportArgumentType]
-    assert classes_of(network) is None
+    assert not is_class_conditional(network)
 
 
 def test_labels_are_checked_against_the_times():

@@ -9,7 +9,7 @@ from torch import nn
 from psld import PSLD, ScoreModel
 from psld.data import Digits
 from psld.losses import Denoising
-from psld.networks import ClassConditional, DiT, Patched, Preconditioned, PreconditionedState
+from psld.networks import DiT, Patched, Preconditioned, PreconditionedState
 from psld.networks.dit import DiTBlock, patch_positions
 from psld.training import TrainingSettings, train
 
@@ -144,7 +144,7 @@ def test_samples_do_not_see_one_another_but_see_their_time():
 
 def test_no_label_is_the_null_class_and_labels_are_rows_of_the_embedding():
     network = randomised(small(classes=3))
-    assert isinstance(network, ClassConditional) and network.class_embedding.weight.shape == (4, 16)
+    assert network.class_embedding.weight.shape == (4, 16)
     null, one = (network(Z, TIMES, label=torch.tensor([n, n])) for n in (3, 1))
     assert torch.equal(network(Z, TIMES), null) and not torch.allclose(one, null)
     with torch.no_grad():

@@ -2,7 +2,7 @@
 
 from psld.networks.autocast import Autocast
 from psld.networks.channels import Interface, filled_channels, interface_of
-from psld.networks.class_conditional import ClassConditional
+from psld.networks.class_conditional import ClassConditional, is_class_conditional
 from psld.networks.dit import DiT
 from psld.networks.embeddings import FourierEmbedding, FourierTime, PositionalTime, SinusoidalEmbedding, TimeEmbedding
 from psld.networks.image_network import ImageNetwork
@@ -40,4 +40,5 @@ __all__ = [
     "Wrapping",
     "filled_channels",
     "interface_of",
+    "is_class_conditional",
 ]

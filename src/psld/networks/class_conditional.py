@@ -6,16 +6,15 @@ and classifier-free guidance asks for it (Ho & Salimans, 2022, arXiv 2207.12598)
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-__all__ = ["ClassConditional", "classes_of", "null_class_for_none"]
+__all__ = ["ClassConditional", "is_class_conditional", "null_class_for_none"]
 
 
-@runtime_checkable
 class ClassConditional(Protocol):
     """A network that takes label=, one class a sample.
 
@@ -32,10 +31,12 @@ class ClassConditional(Protocol):
         ...
 
 
-def classes_of(network: object) -> int | None:
-    """How many labels the network can be told; None where it takes none."""
-    classes = getattr(network, "classes", None)
-    return classes if isinstance(classes, int) else None
+def is_class_conditional(network: object) -> TypeGuard[ClassConditional]:
+    """Whether the network can be told a label: whether its `classes` is a number.
+
+    An attribute alone says nothing: a network of this library that is built without labels has classes = None.
+    """
+    return isinstance(getattr(network, "classes", None), int)
 
 
 def null_class_for_none(

@@ -6,6 +6,8 @@ computes the first two again from the input (one product and one sum a pixel) an
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -58,7 +60,7 @@ class _Lean(torch.autograd.Function):
     """`NormSiLU` in training; keeps x, a mean and a deviation a group, and a mask in bytes."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, dropout: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, dropout: float) -> Tensor:
         sizes = (x.shape[0], x.shape[1], x.shape[2] * x.shape[3], groups)
         wide = _computed(x, weight)
         y, mean, deviation = torch.native_group_norm(wide, weight, bias, *sizes, eps)
@@ -72,7 +74,9 @@ class _Lean(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, deviation, mask = ctx.saved_tensors
         _, channels, _, groups = ctx.sizes
         if torch.is_grad_enabled():  # create_graph=True
@@ -92,7 +96,7 @@ class _Lean(torch.autograd.Function):
 
 
 def _differentiable(
-    ctx, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor | None
+    ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor | None
 ) -> list[Tensor | None]:
     """Gradients of input, weight and bias that have gradients themselves, with the mask of the forward pass."""
     normed = functional.group_norm(_computed(x, weight), ctx.sizes[3], weight, bias, ctx.eps)

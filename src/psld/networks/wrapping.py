@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from psld.networks.channels import Interface
-from psld.networks.class_conditional import classes_of
+from psld.networks.class_conditional import is_class_conditional
 from psld.specs import Specified
 
 __all__ = ["Wrapping"]
@@ -28,7 +28,7 @@ class Wrapping(Specified, nn.Module):
     @property
     def classes(self) -> int | None:
         """Labels that the network can be told; None where it takes none."""
-        return classes_of(self.network)
+        return self.network.classes if is_class_conditional(self.network) else None
 
     @classmethod
     def inner_interface(cls, arguments: Mapping[str, Any], interface: Interface) -> Interface:
