@@ -8,7 +8,7 @@ takes the same steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -233,6 +233,7 @@ class Session:
                 if before != now:
                     raise ValueError(f"the run was started with {name}={before}, not {now}: resume with that.")
             own, place = self.network.state_dict(), slice_like if checkpoint.sliced else part_like
+            _require_same_types(own, checkpoint.weights, checkpoint.averages)
             self.network.load_state_dict({name: place(t, own[name]) for name, t in checkpoint.weights.items()})
             self._average.load_state_dict({name: place(t, own[name]) for name, t in checkpoint.averages.items()})
             self._optimizer.load_state_dict(self._placed_moments(state["optimizer"], place))
@@ -273,3 +274,10 @@ class Session:
             "devices": self._fabric.world_size,
             "images": self._length,
         }
+
+
+def _require_same_types(own: Mapping[str, Tensor], *saved: Mapping[str, Tensor]) -> None:
+    """Loading would convert them, and nobody would notice."""
+    for name, tensor in (item for tensors in saved for item in tensors.items()):
+        if name in own and tensor.dtype != own[name].dtype:
+            raise RuntimeError(f"{name} is {tensor.dtype} in the checkpoint and {own[name].dtype} here.")
