@@ -21,6 +21,7 @@ from psld.data.base import ImageData
 from psld.data.loading import TrainingData, loader
 from psld.data.order import ShuffledBatches
 from psld.distributed import every_rank, first_problem, launch
+from psld.files import locked
 from psld.model import Predicts, ScoreModel
 from psld.processes import Process
 from psld.training.checkpoint import Checkpoint, CheckpointError, has_checkpoint, latest_checkpoint
@@ -81,6 +82,7 @@ def train(
 
     Raises:
         FileExistsError, FileNotFoundError, ValueError: the run cannot start; nothing was written.
+        FolderInUseError: another process trains in that folder; the message names it. Nothing was written.
         CheckpointError: the checkpoint to resume from is broken; the message names one that is not.
         TrainingDiverged: a loss, gradient or weight was not finite; the last good checkpoint is kept.
         OSError: the disk is full, or too full to start; earlier checkpoints are whole.
@@ -89,19 +91,20 @@ def train(
     run = Path(run)
     fabric = launch(settings.accelerator, settings.devices, settings.nodes, settings.strategy, settings.precision)
     labels = settings.label_dropout is not None or _asks_for_labels(loss)
-    checkpoint = _admitted(run, resume, overwrite, fabric, network, process, data, loss, settings)
-    model = partial(ScoreModel, process=process, predicts=predicts, conditioning=conditioning, jitter=jitter)
-    session = Session(fabric, network, model, loss, settings, seed, len(data))
-    if checkpoint is not None:
-        session.restore(checkpoint)
-    if _is_done(session, settings):
-        return latest_checkpoint(run)
-    ranks = (fabric.global_rank, fabric.world_size)
-    batches = ShuffledBatches(len(data), settings.batch_size, seed, session.step, settings.steps, *ranks)
-    session.rehearse(*_first_batch(data, batches, session.step, labels))
-    with StopSignals() as signals, _in_place_of(run, overwrite, fabric):
-        source = _loader(data, batches, settings.num_workers, labels, fabric)
-        last = _train_on(session, source, fabric, settings, run, config_text, signals)
+    with locked(run, "a training run", fabric):
+        checkpoint = _admitted(run, resume, overwrite, fabric, network, process, data, loss, settings)
+        model = partial(ScoreModel, process=process, predicts=predicts, conditioning=conditioning, jitter=jitter)
+        session = Session(fabric, network, model, loss, settings, seed, len(data))
+        if checkpoint is not None:
+            session.restore(checkpoint)
+        if _is_done(session, settings):
+            return latest_checkpoint(run)
+        ranks = (fabric.global_rank, fabric.world_size)
+        batches = ShuffledBatches(len(data), settings.batch_size, seed, session.step, settings.steps, *ranks)
+        session.rehearse(*_first_batch(data, batches, session.step, labels))
+        with StopSignals() as signals, _in_place_of(run, overwrite, fabric):
+            source = _loader(data, batches, settings.num_workers, labels, fabric)
+            last = _train_on(session, source, fabric, settings, run, config_text, signals)
     if signals.received:
         raise SystemExit(128 + signals.received)
     return last
