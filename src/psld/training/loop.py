@@ -25,7 +25,6 @@ from psld.files import locked
 from psld.model import Predicts, ScoreModel
 from psld.processes import Process
 from psld.training.checkpoint import Checkpoint, CheckpointError, has_checkpoint, latest_checkpoint
-from psld.training.health import Interval
 from psld.training.logs import Row, RunLog
 from psld.training.reading import read_checkpoint, read_slices
 from psld.training.run_folder import push_aside, require_startable, settle
@@ -205,9 +204,9 @@ def _train_on(
     signals: StopSignals,
 ) -> Path:
     """From the session's step to the end, the time limit or a signal. Returns the last checkpoint."""
-    interval = Interval(lambda values: every_rank(fabric, values, "mean"))
+    interval, logged = session.interval, session.step - len(session.interval)
     clock, agreement = _Clock(session.seconds, session.step), _Agreement(fabric, session.step)
-    with _log(run, session.step, fabric, settings) as log:
+    with _log(run, session.step, logged, fabric, settings) as log:
         for batch in loader:
             x0, label = (batch, None) if isinstance(batch, Tensor) else batch
             interval.add(session.step + 1, *session.advance(x0, label))
@@ -218,10 +217,12 @@ def _train_on(
             if log_now or save_now:
                 interval.check(session.weights(), _advice(run, settings))
             if log_now or stop:
-                loss, norm = interval.close()
+                loss, norm = interval.means()
                 images = settings.batch_size * session.step
                 speed = settings.batch_size * clock.steps_per_second(session.step)
                 log.write(Row(session.step, images, loss, norm, session.rate, speed, session.seconds))
+            if log_now:  # a row of a stop that comes between is replaced when the run goes on
+                interval.close()
             log.advance()
             if save_now:
                 _save(session, fabric, settings, run, config_text)
@@ -328,12 +329,15 @@ class _Silence:
 
 
 @contextmanager
-def _log(run: Path, start_step: int, fabric: Fabric, settings: TrainingSettings) -> Iterator[RunLog | _Silence]:
+def _log(
+    run: Path, start_step: int, logged: int, fabric: Fabric, settings: TrainingSettings
+) -> Iterator[RunLog | _Silence]:
     if not fabric.is_global_zero:
         yield _Silence()
         return
     run.mkdir(parents=True, exist_ok=True)
-    with RunLog(run, start_step, settings.steps, settings.batch_size, settings.tensorboard, settings.progress) as log:
+    numbers = (start_step, logged, settings.steps, settings.batch_size)
+    with RunLog(run, *numbers, settings.tensorboard, settings.progress) as log:
         yield log
 
 

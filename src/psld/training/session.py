@@ -17,10 +17,11 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from psld.data.order import derived_seed
-from psld.distributed import gathered, loss_scaler, of_all_ranks, own_part, part_like, slice_like, whole
+from psld.distributed import every_rank, gathered, loss_scaler, of_all_ranks, own_part, part_like, slice_like, whole
 from psld.model import ScoreModel
 from psld.training.checkpoint import Checkpoint, CheckpointError
 from psld.training.ema import ExponentialMovingAverage
+from psld.training.health import Interval
 from psld.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Session:
         step: completed steps.
         seconds: training time of the completed steps that are on disk.
         rate: the learning rate of the last step.
+        interval: losses and gradient norms that are in no row of the log yet.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Session:
         self.network = network
         self._fabric, self._loss, self._settings, self._seed = fabric, loss, settings, seed
         self._length = length
+        self.interval = Interval(lambda values: every_rank(fabric, values, "mean"))
         self._null: int | None = getattr(network, "classes", None)
         network.train()
         runnable = cast(nn.Module, torch.compile(network)) if settings.compile else network
@@ -214,6 +217,7 @@ class Session:
             "random": random,
             "seconds": self.seconds,
             "repeats": self._repeats(),
+            "interval": self.interval.state(lambda values: of_all_ranks(self._fabric, values)),
         }
         if self._scaler is not None:
             state["scaler"] = self._scaler.state_dict()
@@ -240,6 +244,7 @@ class Session:
             if self._scaler is not None and "scaler" in state:  # there is none if the precision was another
                 self._scaler.load_state_dict(state["scaler"])
             self.step, self.seconds = checkpoint.step, state["seconds"]
+            self.interval.restore(state.get("interval", {}), rank, device)  # older checkpoints have none
             # Clones: torch 2.13 crashes on a state that is a view with an offset.
             torch.set_rng_state(state["random"]["cpu"][rank].clone())
             if device.type == "cuda" and "cuda" in state["random"]:
