@@ -206,6 +206,7 @@ def test_a_classifier_that_does_not_fit_is_refused(runs, capsys, run, classifier
         trained(runs, "coloured", CONFIG, "train-classifier", "--limit", "1", "--overwrite")
         file = next((runs / "coloured").rglob("config.yaml"))
         file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"image_shape": [3, 8, 8]}))
+        (file.parent / "SHA256SUMS").unlink()
     command = ["sample", str(runs / run), "--classifier", str(runs / classifier), "--label", "3"]
     assert main([*command, "--out", str(runs / "refused")]) == 1
     assert re.search(message, capsys.readouterr().err)

@@ -333,19 +333,23 @@ class Arrays:
         return from_bytes(self._read(self.path)["images"][:count])
 
     def finish(self, count: int, seed: int) -> None:
-        """One array, in the order of the seeds; the parts go once it is written."""
+        """One array, in the order of the seeds; the parts go once it is written.
+
+        Each image is there once: after a kill between the two, or two commands at once, some are in both or in two.
+        """
         found = [self._read(part) for part in sorted(self.parts.glob("*.npz"))]
         if not found:
+            if self.parts.is_dir():
+                shutil.rmtree(self.parts)
             return
         pieces = [(part["indices"], part["images"]) for part in found]
         if self.path.exists():
             known = self._read(self.path)["images"]
             pieces.append((np.arange(len(known)), known))
-        indices = np.concatenate([piece[0] for piece in pieces])
-        order = indices.argsort()
-        images = np.concatenate([piece[1] for piece in pieces])[order]
+        indices, first = np.unique(np.concatenate([piece[0] for piece in pieces]), return_index=True)
+        images = np.concatenate([piece[1] for piece in pieces])[first]
         with atomic_file(self.path) as file:
-            np.savez_compressed(file, images=images, seeds=seed + indices[order])
+            np.savez_compressed(file, images=images, seeds=seed + indices)
         shutil.rmtree(self.parts)
 
     @staticmethod
