@@ -9,7 +9,7 @@ import laws
 from psld import exact
 from psld.kernels import mix
 from psld.likelihood import ExactTrace, Hutchinson, ProbabilityFlow, bits_per_dimension, bound
-from psld.likelihood.bound import data_start, perturbed_start
+from psld.likelihood.bounds import data_start, perturbed_start
 from psld.likelihood.dequantisation import Uniform
 from psld.likelihood.flow import _flow
 from psld.model import ScoreModel
