@@ -45,6 +45,6 @@ network.eval()
 for process in (PSLD(gamma=0.01), CLD()):
     model = Clamped(ScoreModel(network.cpu(), process, predicts="denoiser"))
     sampler = PredictorCorrector(predictor=2)
-    samples = sampler.sample(model, data.image_shape, sampler.grid("optimised", process, 20), seeds=range(16))
+    samples = sampler.sample(model, 16, shape=data.image_shape)
     save_grid(samples.x.float(), arguments.run / f"{type(process).__name__}.png")
 print(f"look at {arguments.run / 'PSLD.png'} and {arguments.run / 'CLD.png'}")

@@ -157,11 +157,11 @@ def test_seeds_and_calls(sampler, calls, process):
 
     model = DATA.model(process)
     model.network = network
-    together = sampler.sample(model, (3,), GRID, seeds=range(3))
+    together = sampler.sample(model, grid=GRID, seeds=range(3), shape=(3,))
     count = calls * GRID.steps + 1
-    assert sampler.evaluations == calls
+    assert sampler.nfe_per_step == calls
     assert together.nfe.tolist() == [count] * 3 and len(made) == count
-    alone = sampler.sample(model, (3,), GRID, seeds=[2])
+    alone = sampler.sample(model, grid=GRID, seeds=[2], shape=(3,))
     assert torch.equal(together.z[2], alone.z[0]) and torch.equal(together.x[2], alone.x[0])
     assert together.z.isfinite().all() and not torch.equal(together.z[0], together.z[1])
 
@@ -189,14 +189,14 @@ def test_noise_is_drawn_where_it_is_declared(sampler, calls):
     "sampler, calls", SAMPLERS, ids=lambda value: repr(value) if isinstance(value, Sampler) else ""
 )
 def test_a_grid_may_have_one_step(sampler, calls):
-    result = sampler.sample(DATA.model(PSLD()), (3,), Grid(GRID.times[[0, -1]]), seeds=range(2))
+    result = sampler.sample(DATA.model(PSLD()), grid=Grid(GRID.times[[0, -1]]), seeds=range(2), shape=(3,))
     assert result.nfe.tolist() == [calls + 1] * 2 and result.x.isfinite().all()
 
 
 def test_the_first_step_is_of_order_one():
     one_step = Grid(GRID.times[[0, -1]])
     first, *others = (
-        sampler.sample(DATA.model(PSLD()), (3,), one_step, seeds=range(2)).z
+        sampler.sample(DATA.model(PSLD()), grid=one_step, seeds=range(2), shape=(3,)).z
         for sampler in (Exponential(1), Exponential(2), Exponential(3), GDDIM(2), GDDIM(3), PredictorCorrector(2))
     )
     for other in others:

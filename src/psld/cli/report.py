@@ -14,6 +14,7 @@ from psld.model import Clamped
 from psld.pretrained.published import with_place_for_results
 from psld.report import ReportSettings, TrainedRun, require_place, run_folder, write_report
 from psld.samplers import Sampler
+from psld.samplers.catalogue import CATALOGUE
 from psld.samplers.grids import NAMES
 from psld.training import latest_checkpoint
 
@@ -41,7 +42,7 @@ def parser() -> ArgumentParser:
     options.add_subclass_arguments(
         Sampler,
         "sampler",
-        help="of the samples and the film: Exponential, PredictorCorrector, EulerMaruyama, SSCS …",
+        help=f"of the samples and the film: {', '.join(entry.name for entry in CATALOGUE)}, or one of your own",
         default={"class_path": "Exponential"},
     )
     options.add_argument("--grid", type=str, default="log-snr", help=f"{', '.join(NAMES)}, or a .json file")
