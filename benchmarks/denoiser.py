@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from psld import PSLD, EulerMaruyama, Exponential, Sampler, ScoreModel, grids
+from psld import PSLD, EulerMaruyama, Exponential, Sampler, ScoreModel
 from psld.cli.demo import confident_share, featurise
 from psld.data import Digits
 from psld.evaluation import classifier_accuracy, frechet_distance
@@ -34,6 +34,7 @@ from psld.kernels import Kernel
 from psld.losses import HSM, Denoising, Objective
 from psld.model import Predicts
 from psld.networks import Preconditioned, PreconditionedState, UNet
+from psld.samplers import grids
 from psld.training import TrainingSettings, latest_checkpoint, load_weights, train
 
 PROCESS = PSLD(gamma=0.01)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from psld import exact, grids
+from psld import exact
 from psld.model import ScoreModel
 from psld.pretrained.diffusers import DiscreteDenoiser, denoiser_of, load_denoiser, load_score_model
 from psld.processes import CLD, PSLD, VESDE, VPSDE, HigherOrderLangevin
-from psld.samplers import Ancestral, Exponential
+from psld.samplers import Ancestral, Exponential, grids
 from psld.samplers.grids import Grid
 
 diffusers = pytest.importorskip("diffusers")

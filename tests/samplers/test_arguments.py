@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-import psld.samplers
 from psld import exact
 from psld.processes import PSLD
 from psld.samplers import (
@@ -124,27 +123,6 @@ def test_tolerances_are_positive(rtol, atol, steps):
     refused(lambda: RK45(rtol, atol, steps), "rtol, atol and max_steps must be positive: got ")
 
 
-@pytest.mark.parametrize("sampler", [RK45(), Projected(Heun())], ids=repr)
-def test_those_without_steps_of_their_own_say_so(sampler):
-    with pytest.raises(TypeError, match="call sample or integrate"):
-        sampler.step(torch.zeros(1, 2, 1), (), DATA.model(PSLD()), torch.tensor(0.5), lambda: torch.zeros(1, 2, 1))
-
-
-@every_sampler
-def test_what_is_printed_makes_it_again(sampler, calls):
-    """Heun's churn range is left out, as it stands."""
-    again = eval(repr(sampler), {name: getattr(psld.samplers, name) for name in psld.samplers.__all__})
-    assert type(again) is type(sampler) and repr(again) == repr(sampler)
-    known = {key: value for key, value in vars(sampler).items() if not isinstance(value, Sampler)}
-    for key in known.keys() - {"churn_range"}:
-        assert vars(again)[key] == known[key]
-
-
-def test_names_are_unique():
-    names = [repr(sampler) for sampler, _ in SAMPLERS]
-    assert len(set(names)) == len(names) - 1  # the churn range
-
-
 @every_sampler
 @pytest.mark.parametrize("process", [PSLD(0.25)], ids=repr)
 def test_seeds_and_calls(sampler, calls, process):
@@ -201,10 +179,3 @@ def test_the_first_step_is_of_order_one():
     )
     for other in others:
         torch.testing.assert_close(other, first, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("predictor", [RK45(), Projected(Exponential()), Projected(RK45())])
-def test_a_predictor_without_steps_of_its_own_is_refused(predictor):
-    right = r"use Projected\(Langevin\(solver" if isinstance(predictor, Projected) else "needs a fixed-step sampler"
-    with pytest.raises(ValueError, match=right):
-        Langevin(predictor)

@@ -205,7 +205,7 @@ def best(process: LinearProcess, nfe: int, projected: bool = False) -> Grid:
 
 def ends(process: LinearProcess, end: float = 1e-3, final: Final = "denoise") -> Grid:
     """T and `end` alone, for samplers that choose the steps between them."""
-    return uniform(process, 1 + (final != "none"), end, final)
+    return Grid([process.T, end], final)
 
 
 class _Optimised(NamedTuple):
