@@ -132,7 +132,7 @@ def test_samplers_draw_from_the_posterior():
     process = PSLD()
     guided = MMPS(data.model(process), operator, y, noise, iterations=16)
     for sampler, model in ((Exponential(), Clamped(guided, -9.0, 9.0)), (Projected(Exponential(), "fresh"), guided)):
-        x = sampler.sample(model, SHAPE, log_snr(process, 30), seeds=range(300)).x
+        x = sampler.sample(model, grid=log_snr(process, 30), seeds=range(300), shape=SHAPE).x
         assert ((x.mean(0) - mean).abs() < 4.5 * spread / 300**0.5 + 0.01).all()
         torch.testing.assert_close(x.std(0), spread, rtol=0.25, atol=0.01)
 

@@ -27,6 +27,7 @@ from psld.pretrained.published import published_checkpoint, published_checkpoint
 from psld.processes import LinearProcess
 from psld.runs import load, load_classifier
 from psld.samplers import Sampler, Samples
+from psld.samplers.catalogue import CATALOGUE
 from psld.samplers.grids import NAMES, Grid
 from psld.training import latest_checkpoint
 from psld.training.settings import Precision
@@ -97,7 +98,7 @@ def add_sampling_arguments(options: ArgumentParser) -> None:
     options.add_subclass_arguments(
         Sampler,
         "sampler",
-        help="Exponential, PredictorCorrector, GDDIM, Projected, EulerMaruyama, SSCS, Ancestral, RK45 …",
+        help=f"class with its arguments: {', '.join(entry.name for entry in CATALOGUE)}, or one of your own",
         default={"class_path": "Exponential"},
     )
     options.add_argument("--grid", type=str, default="log-snr", help=f"{', '.join(NAMES)}, or a .json file")
@@ -143,7 +144,7 @@ def generate(
     from tqdm import tqdm
 
     with tqdm(total=len(seeds), unit="img", disable=None, desc=type(sampler).__name__) as bar:
-        for batch in sampler.batches(model, shape, grid, seeds, batch_size, device):
+        for batch in sampler.batches(model, grid=grid, seeds=seeds, shape=shape, batch_size=batch_size, device=device):
             bar.update(len(batch.x))
             yield batch
 
