@@ -1,7 +1,7 @@
 """psld: diffusion models whose forward process comes from the complete recipe.
 
-The names of `__all__` are loaded on first use, so that `import psld` and `psld --help` stay quick. The samplers among
-them are those of `psld.samplers.catalogue`.
+The names of `__all__` are loaded on first use, so that `import psld` and `psld --help` stay quick. The processes among
+them are the classes of `psld.processes`, the samplers those of `psld.samplers.catalogue`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,7 @@ if TYPE_CHECKING:
     from psld.model import ModelWrapper as ModelWrapper
     from psld.model import Prediction as Prediction
     from psld.model import ScoreModel as ScoreModel
-    from psld.processes import CLD as CLD
-    from psld.processes import EDM as EDM
-    from psld.processes import PSLD as PSLD
-    from psld.processes import VESDE as VESDE
-    from psld.processes import VPSDE as VPSDE
-    from psld.processes import HigherOrderLangevin as HigherOrderLangevin
-    from psld.processes import Process as Process
-    from psld.processes import SubVPSDE as SubVPSDE
+    from psld.processes import *  # noqa: F403
     from psld.recipe import LinearRecipe as LinearRecipe
     from psld.recipe import Recipe as Recipe
     from psld.recipe import RecipeError as RecipeError
@@ -43,7 +36,6 @@ _HOME = {
     "psld.samplers.sampler": ("Sampler",),
     "psld.kernels": ("Kernel",),
     "psld.model": ("Clamped", "Model", "ModelWrapper", "Prediction", "ScoreModel"),
-    "psld.processes": ("CLD", "EDM", "PSLD", "VESDE", "VPSDE", "HigherOrderLangevin", "Process", "SubVPSDE"),
     "psld.recipe": ("LinearRecipe", "Recipe", "RecipeError", "RecipeReport"),
     "psld.runs": ("load",),
     "psld.specs": ("Specified",),
@@ -51,18 +43,25 @@ _HOME = {
 }
 
 
+def _processes() -> list[str]:
+    processes = importlib.import_module("psld.processes")
+    return [name for name in processes.__all__ if isinstance(getattr(processes, name), type)]
+
+
 def _samplers() -> list[str]:
     return importlib.import_module("psld.samplers.catalogue").__all__
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__all__":  # of `from psld import *`, which needs the catalogue anyway
-        return sorted([*(own for names in _HOME.values() for own in names), *_samplers()])
+    if name == "__all__":  # of `from psld import *`, which needs both rooms anyway
+        return sorted([*(own for names in _HOME.values() for own in names), *_processes(), *_samplers()])
     for module, names in _HOME.items():
         if name in names:
             return getattr(importlib.import_module(module), name)
-    if not name.startswith("_") and name in _samplers():
-        return getattr(importlib.import_module("psld.samplers.catalogue"), name)
+    if not name.startswith("_"):
+        for module, offered in (("psld.processes", _processes), ("psld.samplers.catalogue", _samplers)):
+            if name in offered():
+                return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module 'psld' has no attribute {name!r}")
 
 

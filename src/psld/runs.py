@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import yaml
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from psld.data import ImageData
 from psld.files import require_new_folder
@@ -102,7 +103,7 @@ class LoadedClassifier(nn.Module):
         """How many labels it tells apart."""
         return self.network.classes
 
-    def forward(self, z, t):
+    def forward(self, z: Float[Tensor, "B k *data"], t: Float[Tensor, " B"]) -> Float[Tensor, "B classes"]:
         return self.network(z, t)
 
 

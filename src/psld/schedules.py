@@ -26,7 +26,7 @@ class Schedule(SpecifiedValue):
         """β(t), per unit of time."""
 
     @abstractmethod
-    def increment(self, s: Float[Tensor, "*B"], t: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+    def increment(self, s: Float[Tensor, "*#B"], t: Float[Tensor, "*#B"]) -> Float[Tensor, "*#B"]:
         """∫ₛᵗ β(u) du for s ≤ t, to full relative precision also when t − s is small."""
 
 
@@ -38,10 +38,10 @@ class Constant(Schedule):
     def __init__(self, beta: float = 8.0):
         self.beta = _positive("beta", beta)
 
-    def __call__(self, t):
+    def __call__(self, t: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         return torch.full_like(t, self.beta)
 
-    def increment(self, s, t):
+    def increment(self, s: Float[Tensor, "*#B"], t: Float[Tensor, "*#B"]) -> Float[Tensor, "*#B"]:
         return self.beta * (t - s)
 
 
@@ -53,10 +53,10 @@ class Linear(Schedule):
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0):
         self.beta_min, self.beta_max = _positive("beta_min", beta_min), _positive("beta_max", beta_max)
 
-    def __call__(self, t):
+    def __call__(self, t: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         return self.beta_min + t * (self.beta_max - self.beta_min)
 
-    def increment(self, s, t):
+    def increment(self, s: Float[Tensor, "*#B"], t: Float[Tensor, "*#B"]) -> Float[Tensor, "*#B"]:
         return (t - s) * (self.beta_min + 0.5 * (self.beta_max - self.beta_min) * (s + t))
 
 
@@ -79,14 +79,14 @@ class Cosine(Schedule):
         # kept as angles below π/2, where cos θ is the sine of a small number that does not round away
         self.start, self.stop = 0.5 * math.pi - start, math.asin(math.cos(start) * math.exp(-0.5 * self.total))
 
-    def angle(self, t):
+    def angle(self, t: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         """π/2 − θ(t)."""
         return (1.0 - t) * self.start + t * self.stop
 
-    def __call__(self, t):
+    def __call__(self, t: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         return 2.0 * (self.start - self.stop) / torch.tan(self.angle(t))
 
-    def increment(self, s, t):
+    def increment(self, s: Float[Tensor, "*#B"], t: Float[Tensor, "*#B"]) -> Float[Tensor, "*#B"]:
         # cos θ_s − cos θ_t as a product, so that the logarithm never sees a difference of near-equal numbers
         half_width, centre = 0.5 * (t - s) * (self.start - self.stop), 0.5 * (self.angle(t) + self.angle(s))
         return 2.0 * torch.log1p(2.0 * torch.cos(centre) * torch.sin(half_width) / torch.sin(self.angle(t)))
@@ -103,20 +103,20 @@ class Geometric(Schedule):
             raise ValueError(f"sigma_max = {sigma_max} must be larger than sigma_min = {sigma_min}.")
         self.log_ratio = 2.0 * math.log(self.sigma_max / self.sigma_min)
 
-    def __call__(self, t):
+    def __call__(self, t: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         return self.log_ratio * self.sigma_min**2 * torch.exp(self.log_ratio * t)
 
-    def increment(self, s, t):
+    def increment(self, s: Float[Tensor, "*#B"], t: Float[Tensor, "*#B"]) -> Float[Tensor, "*#B"]:
         return self.sigma_min**2 * torch.exp(self.log_ratio * s) * torch.expm1(self.log_ratio * (t - s))
 
 
 class Karras(Schedule):
     """β(t) = 2t: the variance is t², so that time is the noise scale itself (Karras et al., 2022). Any horizon."""
 
-    def __call__(self, t):
+    def __call__(self, t: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         return 2.0 * t
 
-    def increment(self, s, t):
+    def increment(self, s: Float[Tensor, "*#B"], t: Float[Tensor, "*#B"]) -> Float[Tensor, "*#B"]:
         return (t - s) * (t + s)
 
 

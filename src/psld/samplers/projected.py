@@ -148,12 +148,12 @@ class Denoiser(Model):
             )
         return outer(level.signal, y[:, 0]) + mix(level.ancillary, eps)
 
-    def watcher(self, watch):
+    def watcher(self, watch: Watcher | None) -> Watcher | None:
         """A watcher of states, from one that is shown y."""
         if watch is None:
             return None
 
-        def shown(sigma, y):
+        def shown(sigma: Tensor, y: Tensor) -> None:
             level = self.level(sigma)
             watch(level.t, self.state(y, level))
 
