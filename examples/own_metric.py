@@ -8,11 +8,11 @@ A metric is given the statistics of samples and of data. Here both are white noi
 import math
 
 import torch
+from psld.evaluation.metrics.metric import Metric
 from torch import Tensor
 
 from psld.evaluation.features import FeatureExtractor
 from psld.evaluation.metrics.frechet import FrechetDistance
-from psld.evaluation.metrics.metric import Metric
 from psld.evaluation.metrics.quality import compare
 from psld.evaluation.statistics import ImageStatistics, measured
 
@@ -23,7 +23,9 @@ class GaussianDivergence(Metric):
     name = "Gaussian divergence"
 
     def __call__(self, samples: ImageStatistics, data: ImageStatistics) -> dict[str, float]:
-        p, q = (torch.distributions.MultivariateNormal(of.mean, of.covariance) for of in (samples.moments, data.moments))
+        p, q = (
+            torch.distributions.MultivariateNormal(of.mean, of.covariance) for of in (samples.moments, data.moments)
+        )
         return {self.name: float(torch.distributions.kl_divergence(p, q))}
 
 

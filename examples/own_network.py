@@ -22,7 +22,9 @@ from psld.networks import ImageNetwork, PositionalTime, Preconditioned
 class Dilated(ImageNetwork):
     """Residual 3×3 convolutions that reach 1, 2, 3, 1, 2, 3 … pixels, scaled and shifted by the time."""
 
-    def __init__(self, in_channels: int | None = None, out_channels: int | None = None, width: int = 48, depth: int = 6):
+    def __init__(
+        self, in_channels: int | None = None, out_channels: int | None = None, width: int = 48, depth: int = 6
+    ):
         super().__init__(in_channels)
         self.time = PositionalTime().of_width(width)
         self.enter = nn.Conv2d(self.in_channels, width, 3, padding=1)

@@ -1,10 +1,13 @@
-"""The processes that every contract test goes through: all named ones, and two that a user might write."""
+"""The processes that every contract test goes through: all of psld, and two that a user might write."""
 
 from __future__ import annotations
+
+import inspect
 
 import torch
 from torch import Tensor
 
+from psld import processes
 from psld.kernels import per_sample
 from psld.processes import (
     CLD,
@@ -95,3 +98,10 @@ LINEAR: list[LinearProcess] = [
     WarmingLangevin(),
 ]
 EVERY: list[ForwardProcess] = [*LINEAR, GeometricBrownianMotion()]
+for name in processes.__all__:  # a new one joins with its default arguments
+    kind = getattr(processes, name)
+    if isinstance(kind, type) and not inspect.isabstract(kind) and not any(type(process) is kind for process in EVERY):
+        joining = kind()
+        EVERY.append(joining)
+        if isinstance(joining, LinearProcess):
+            LINEAR.append(joining)
