@@ -75,6 +75,18 @@ def test_a_result_depends_on_no_batch_size_and_is_not_computed_twice(tmp_path, m
     assert main([*DRAWN, "--steps", "5", "--out", str(tmp_path / "a")]) == 0
 
 
+@pytest.mark.parametrize("other", [["--sampler.churn_range", "[0.5, 80]"], ["--sampler.churn", "0.5"]])
+def test_samplers_that_differ_in_any_argument_are_two_results(tmp_path, other):
+    """Noise between other noise levels is another sampler, also where the name in the table does not say so."""
+    churned = [*DRAWN, "--steps", "9", "--sampler", "Heun", "--sampler.churn", "1.5", "--sampler.churn_range", "[0, 0.3]"]
+    assert main([*churned, "--out", str(tmp_path)]) == 0
+    first = written(tmp_path, "Heun-9-*.json")["figures"]["Fréchet distance"]
+    assert main([*churned, *other, "--out", str(tmp_path)]) == 0
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in tmp_path.glob("Heun-9-*.json")]
+    distances = {result["figures"]["Fréchet distance"] for result in found}
+    assert len(found) == 2 and first in distances and len(distances) == 2
+
+
 def test_a_sweep_goes_on_where_it_was(tmp_path, monkeypatch):
     sweep = [*DRAWN, "--sweep", "--only", "Exponential(order=2), optimised", "--out", str(tmp_path)]
     drawn, generate = [], evaluate.generate

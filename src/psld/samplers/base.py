@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from psld.model import ScoreModel
 from psld.noise import SeededNoise
 from psld.processes import LinearProcess
 from psld.samplers.grids import Grid, named, optimised
+from psld.specs import SpecifiedValue
 
 __all__ = ["Noise", "Plan", "Sampler", "Samples", "Watcher", "require_stepwise", "reverse_drift"]
 
@@ -40,7 +41,7 @@ class Samples(NamedTuple):
     nfe: Tensor
 
 
-class Sampler(ABC):
+class Sampler(SpecifiedValue):
     """Reverses a process along a grid.
 
     A fixed-step sampler defines `coefficients` (float64 k×k tables for all steps t → s at once) and `step`.
@@ -154,9 +155,6 @@ class Sampler(ABC):
         plan, model = self.prepare(model.process, grid), model.tabulate(grid.times)
         for start in range(0, len(seeds), batch_size):
             yield self.sample(model, shape, grid, seeds[start : start + batch_size], device=device, plan=plan)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
 
 
 def row(tables: Any, i: int) -> Any:

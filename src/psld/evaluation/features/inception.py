@@ -216,7 +216,7 @@ def _interpolation(size: int, side: int) -> Float[Tensor, "side size"]:
     return matrix.scatter_add_(1, (low + 1).clamp(max=size - 1)[:, None], weight[:, None])
 
 
-def load_inception(weights: str | Path, sha256: str | None = None) -> tuple[Inception2015, str]:
+def load_inception(weights: str | Path, sha256: str | None = None, download: bool = False) -> tuple[Inception2015, str]:
     """The network with published weights, in evaluation mode, and the SHA-256 of the file.
 
     Args:
@@ -227,7 +227,7 @@ def load_inception(weights: str | Path, sha256: str | None = None) -> tuple[Ince
         ValueError: no hash for an address, another hash, or weights of another network.
         FileNotFoundError: there is no such file.
     """
-    file, found = weights_file(weights, sha256)
+    file, found = weights_file(weights, sha256, download)
     network = Inception2015()
     load_tensors(network, file)
     return network.eval().requires_grad_(False), found
