@@ -14,12 +14,11 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
+from psld.cli.arguments import add_label_arguments, add_sampling_arguments
 from psld.cli.configuration import instances
 from psld.cli.measuring import add_extractor_arguments, chosen_extractor, statistics_of
 from psld.cli.sample import (
     accelerate,
-    add_label_arguments,
-    add_sampling_arguments,
     generate,
     guided,
     own_share,
