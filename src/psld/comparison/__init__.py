@@ -1,7 +1,7 @@
 """Samplers side by side: speed against quality.
 
-What is compared (`cells`), what it is held against (`references`), how a cell is measured (`measuring`), and how results
-are kept and shown (`results`, `tables`; `psld.plots.speed_quality` draws them).
+What is compared (`cells`), what it is held against (`references`), how a cell is measured (`measuring`), and how
+results are kept and shown (`results`, `tables`; `psld.plots.speed_quality` draws them).
 """
 
 from psld.comparison.cells import Cell, cells

@@ -26,8 +26,10 @@ def draw(
     """Samples in batches, one a seed, from tables made once.
 
     Args:
-        sampler, model, grid: what draws.
+        sampler: takes the steps.
+        model: the score.
         shape: of one image.
+        grid: times.
         seeds: one a sample; a sample depends on its own alone.
         batch_size: images at a time.
         device: of the states.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +34,12 @@ __all__ = ["DataReference", "DigitsReference", "ExactReference", "Reference"]
 
 
 class Reference(ABC):
-    """What the samples of a cell are held against.
+    """What the samples of a cell are held against."""
 
-    Attributes:
-        judge: exact solutions, for cells that look for a parameter; None where there are none.
-    """
-
-    judge: Judge | None = None
+    @property
+    def judge(self) -> Judge | None:
+        """Exact solutions, for cells that look for a parameter; None where there are none."""
+        return None
 
     @abstractmethod
     def figures(self, sampler: Sampler, images: Iterable[Tensor], count: int) -> dict[str, float | None]:
@@ -56,15 +56,19 @@ class ExactReference(Reference):
     Attributes:
         images: draws of the law.
         frechet_floor, energy_floor: means over pairs of sets of draws.
-        judge: of the flow of the process.
-        projected: of the flow in the statistic y, which `Projected` samplers follow.
+        flow: exact solutions of the flow of the process.
+        projected_flow: of the flow in the statistic y, which `Projected` samplers follow.
     """
 
     images: Float[Tensor, "n *data"]
     frechet_floor: float
     energy_floor: float
-    judge: Judge
-    projected: Judge
+    flow: Judge
+    projected_flow: Judge
+
+    @property
+    def judge(self) -> Judge:
+        return self.flow
 
     @classmethod
     def of(
@@ -96,7 +100,7 @@ class ExactReference(Reference):
 
     def figures(self, sampler: Sampler, images: Iterable[Tensor], count: int) -> dict[str, float | None]:
         drawn = torch.cat([batch.cpu() for batch in images])
-        exact = self.projected if isinstance(sampler, Projected) else self.judge
+        exact = self.projected_flow if isinstance(sampler, Projected) else self.flow
         return {
             "frechet": frechet_distance(drawn.flatten(1), self.images.flatten(1)),
             "frechet_floor": self.frechet_floor,
@@ -136,10 +140,15 @@ class DataReference(Reference):
     keep: int = 10_000
     device: torch.device | str = "cpu"
 
-    @property
+    @cached_property
     def floor_distance(self) -> float | None:
         """From the data to other data of the same law."""
         return None if self.floor is None else frechet_between(self.floor, self.data)
+
+    @property
+    def floor_result(self) -> dict[str, Any]:
+        """The floor with its source, as a result says it; {} where there is none."""
+        return {} if self.floor is None else {"source": self.floor.source, self.extractor.distance: self.floor_distance}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -168,9 +177,7 @@ class DataReference(Reference):
         """Every figure of samples, how it was made, and the floor; as JSON writes it."""
         name = self.extractor.distance
         result = {"distance": name} | compare(samples, self.data, name, self.metrics)
-        if self.floor is not None:
-            result["floor"] = {"source": self.floor.source, name: self.floor_distance}
-        return result
+        return result | ({"floor": self.floor_result} if self.floor_result else {})
 
     def figures(self, sampler: Sampler, images: Iterable[Tensor], count: int) -> dict[str, float | None]:
         """Of images that are not finite the distance is infinite."""

@@ -51,9 +51,7 @@ def best_of_each(results: Sequence[SweepResult]) -> str:
             best = min(own, key=lambda result: result.frechet)
             paper = min((r.frechet for r in own if r.family == "paper"), default=float("nan"))
             floor = float("nan") if best.frechet_floor is None else best.frechet_floor
-            lines.append(
-                f"{process:<30}{budget:>4}  {best.frechet:>8.3f}{paper:>9.3f}{floor:>7.3f}  {best.sampler}"
-            )
+            lines.append(f"{process:<30}{budget:>4}  {best.frechet:>8.3f}{paper:>9.3f}{floor:>7.3f}  {best.sampler}")
     return "\n".join(lines)
 
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["plot_speed_quality"]
 
 
-def plot_speed_quality(results: Sequence[SweepResult], path: Path, distance: str = "Fréchet distance to fresh draws") -> None:
+def plot_speed_quality(
+    results: Sequence[SweepResult], path: Path, distance: str = "Fréchet distance to fresh draws"
+) -> None:
     """Fréchet distance against evaluations, a panel a process: the best of each family, the paper's one by one."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -24,14 +26,14 @@ def plot_speed_quality(results: Sequence[SweepResult], path: Path, distance: str
     processes = list(dict.fromkeys(result.process for result in results))
     figure = Figure(figsize=(max(7.5, 4.6 * len(processes)), 4.6), layout="constrained")
     panels = figure.subplots(1, len(processes), sharey=True, squeeze=False)[0]
-    labels = list(dict.fromkeys(result.sampler if result.family == "paper" else result.family for result in results))
+    labels = list(dict.fromkeys(_curve(result) for result in results))
     colours = {label: colormaps["tab20"](2 * i % 20 + (i >= 10)) for i, label in enumerate(labels)}
     for axes, process in zip(panels, processes, strict=True):
         own = [result for result in results if result.process == process]
         for label in labels:
             best: dict[int, SweepResult] = {}
             for result in own:
-                if (result.sampler if result.family == "paper" else result.family) == label and math.isfinite(result.frechet):
+                if _curve(result) == label and math.isfinite(result.frechet):
                     known = best.get(result.budget)
                     best[result.budget] = result if known is None or result.frechet < known.frechet else known
             points = sorted((result.nfe, result.frechet) for result in best.values())
@@ -56,6 +58,10 @@ def plot_speed_quality(results: Sequence[SweepResult], path: Path, distance: str
     )
     with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=130)
+
+
+def _curve(result: SweepResult) -> str:
+    return result.sampler if result.family == "paper" else result.family
 
 
 def _legend(panels: Sequence[Axes]) -> tuple[list, list]:

@@ -200,7 +200,8 @@ class ExternalFeatures(FeatureExtractor):
 
 
 WRONG_KIND = (
-    "{}: a feature extractor is TorchScript (.pt, .ts, .jit), .onnx or .safetensors, or one of digits, mnist, inception."
+    "{}: a feature extractor is TorchScript (.pt, .ts, .jit), .onnx or .safetensors, or one of digits, mnist, "
+    "inception."
 )
 
 

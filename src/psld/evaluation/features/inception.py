@@ -222,6 +222,7 @@ def load_inception(weights: str | Path, sha256: str | None = None, download: boo
     Args:
         weights: a file, or the address of one (see `weights_file`).
         sha256: what the file must hash to; needed for an address.
+        download: fetch the address, if it was not fetched before.
 
     Raises:
         ValueError: no hash for an address, another hash, or weights of another network.
