@@ -19,6 +19,8 @@ import psld
 import row_by_row
 from contracts.every_process import WarmingLangevin
 from psld import exact
+from psld.cli.configuration import instances
+from psld.cli.sample import parser
 from psld.processes import CLD, PSLD, VESDE, VPSDE, HigherOrderLangevin, SubVPSDE
 from psld.samplers import (
     GDDIM,
@@ -289,3 +291,15 @@ def test_the_sampler_of_the_documentation_keeps_the_contract():
     assert len(samples) == 16 and samples.x.isfinite().all()
     for process in (VPSDE(), PSLD(0.01)):
         check_order(sampler, process)
+
+
+@pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry.name)
+def test_commands_make_every_sampler_by_its_name(entry):
+    options = parser()
+    inner = {
+        "Langevin": ["--sampler.predictor", "PredictorCorrector"],
+        "Projected": ["--sampler.solver", "Exponential"],
+    }
+    given = ["run", "--out", "out", "--sampler", entry.name, *inner]
+    assert instances(options, options.parse_args(given)).sampler == entry.sampler
+    assert entry.name in options.format_help()
