@@ -155,7 +155,7 @@ def train_and_measure(name: str, seed: int, arguments: argparse.Namespace, judge
         resume = (run / "checkpoints").is_dir() and any((run / "checkpoints").glob("step-*"))
         network.train().requires_grad_(True)
         train(
-            network, PROCESS, Digits("train"), form.loss, form.predicts, settings, run, seed,
+            ScoreModel(network, PROCESS, form.predicts), Digits("train"), form.loss, settings, run, seed=seed,
             resume=resume, overwrite=not resume and run.exists(),
         )  # fmt: skip
         averaged = form.network()

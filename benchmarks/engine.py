@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from psld import PSLD
 from psld.losses import HSM
+from psld.model import ScoreModel
 from psld.networks import UNet
 from psld.training import ExponentialMovingAverage, TrainingSettings, train
 
@@ -127,7 +128,7 @@ def overhead(rounds: int) -> list[list[float]]:
     """Median seconds of a step bare, with clipping and average, and in the loop: by the wall, by the processor."""
     data = Alternating()
     with tempfile.TemporaryDirectory() as folder:
-        train(unet(), PSLD(), data, HSM(), "eps", settings(rounds, 1), Path(folder) / "run", seed=0)
+        train(ScoreModel(unet(), PSLD()), data, HSM(), settings(rounds, 1), Path(folder) / "run")
     warm = 2  # the rehearsal, and the step after it
     kinds = [column[warm:] for column in (data.bare, data.usual, data.loop)]
     return [[statistics.median(times[clock] for times in kind) for kind in kinds] for clock in (0, 1)]
@@ -151,9 +152,8 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=1)
     options = parser.parse_args()
     if options.run:
-        train(
-            unet(), PSLD(), Pixels(), HSM(), "eps", settings(options.steps, options.devices), Path(options.run), seed=0
-        )
+        model = ScoreModel(unet(), PSLD())
+        train(model, Pixels(), HSM(), settings(options.steps, options.devices), Path(options.run))
         return
     print(f"threads {torch.get_num_threads()}, cores {os.cpu_count()}, load {os.getloadavg()[0]:.1f}")
     for clock, (bare, usual, loop) in zip(("wall", "processor"), overhead(options.rounds), strict=True):

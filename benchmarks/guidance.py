@@ -27,15 +27,15 @@ from cells import cell
 from publishing import publish
 from torch import Tensor
 
-from psld.cli.configuration import load_classifier, load_model
 from psld.data import Digits
 from psld.evaluation import energy_distance, frechet_distance
 from psld.evaluation.features.bundled import bundled_classifier
 from psld.exact import GaussianMixture
 from psld.guidance.classifier_free import ClassifierFreeGuidance
 from psld.guidance.classifier_guidance import ClassifierGuidance
-from psld.model import Clamped, ScoreModel
+from psld.model import Clamped, Model
 from psld.processes import CLD, PSLD, VPSDE, Process
+from psld.runs import load, load_classifier
 from psld.samplers import SSCS, Ancestral, EulerMaruyama, Exponential, Sampler
 from psld.samplers.grids import Grid, log_snr, quadratic
 
@@ -129,13 +129,15 @@ def features(images: Tensor) -> Tensor:
     return JUDGE.features(images.float())
 
 
-def guided(run: str, classifier: str | None, scale: float) -> list[ScoreModel]:
+def guided(run: str, classifier: str | None, scale: float) -> list[Model]:
     """The model guided to each class."""
-    model, _ = load_model(run)
+    model = load(run)
     if classifier is not None:
-        network, process, _ = load_classifier(classifier)
-        return [ClassifierGuidance(model, network, label, scale, process=process) for label in range(CLASSES)]
-    classes = getattr(model.network, "classes", None)
+        known = load_classifier(classifier)
+        return [
+            ClassifierGuidance(model, known.network, label, scale, process=known.process) for label in range(CLASSES)
+        ]
+    classes = model.classes
     if classes is None:
         raise SystemExit(f"{run} was trained without labels: give --classifier, or another --run.")
     return [ClassifierFreeGuidance(model, label, classes, scale) for label in range(CLASSES)]

@@ -24,7 +24,6 @@ from typing import NamedTuple
 import torch
 from cells import cell
 
-from psld.cli.configuration import load_model
 from psld.data import Digits
 from psld.evaluation import energy_distance, frechet_distance
 from psld.evaluation.features.bundled import bundled_classifier
@@ -33,8 +32,9 @@ from psld.inverse.masks import named_mask
 from psld.inverse.operators import LinearOperator, Mask, SuperResolution
 from psld.inverse.posterior import DPS, MMPS, PiGDM
 from psld.inverse.replacement import Replacement
-from psld.model import Clamped, ScoreModel
+from psld.model import Clamped, Model
 from psld.processes import CLD, PSLD, VPSDE
+from psld.runs import load
 from psld.samplers import Ancestral, Exponential, Sampler
 from psld.samplers.grids import log_snr
 
@@ -45,7 +45,7 @@ DATA = GaussianMixture(Digits("train").images[:100].double(), STD)
 DRAWS, OBSERVATIONS, NFE = 400, 4, 100
 PROCESSES = {"VP": VPSDE(), "CLD": CLD(), "PSLD": PSLD()}
 TASKS: dict[str, LinearOperator] = {"centre unknown": Mask(KNOWN), "4 × 4 averages": SuperResolution(2)}
-Method = Callable[[ScoreModel, LinearOperator, torch.Tensor], tuple[Sampler, ScoreModel]]
+Method = Callable[[Model, LinearOperator, torch.Tensor], tuple[Sampler, Model]]
 
 
 def replaced(resamplings: int) -> Method:
@@ -55,7 +55,7 @@ def replaced(resamplings: int) -> Method:
     return build
 
 
-def guided(kind: Callable[..., ScoreModel], sampler: Sampler, **options) -> Method:
+def guided(kind: Callable[..., Model], sampler: Sampler, **options) -> Method:
     return lambda model, operator, y: (sampler, kind(model, operator, y, **options))
 
 
@@ -108,7 +108,7 @@ class Filling(NamedTuple):
 
     title: str
     resamplings: int
-    build: Callable[[ScoreModel, torch.Tensor], tuple[Sampler, ScoreModel]]
+    build: Callable[[Model, torch.Tensor], tuple[Sampler, Model]]
 
 
 FILLING = {
@@ -125,7 +125,7 @@ COPIES, TOGETHER = 8, 30  # draws of an image, images at a time
 
 def digits(name: str, method: str, nfe: int, count: int) -> dict:
     """Fréchet distance to the training images, error and spread of filled-in pixels, known pixels unchanged."""
-    model, _ = load_model(name)
+    model = load(name)
     train, x0 = Digits("train"), Digits("heldout").images[:count].double()
     repeated, (_, resamplings, build) = x0.repeat_interleave(COPIES, 0), FILLING[method]
     grid = log_snr(model.process, (nfe - 1) // resamplings + 1)

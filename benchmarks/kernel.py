@@ -26,7 +26,7 @@ def worst_relative_error() -> float:
         low, high = row["beta_min"], row["beta_max"]
         beta = Constant(low) if low == high else Linear(low, high)
         process = PSLD(gamma=row["gamma"], nu=row["nu"], kappa=row["kappa"], beta=beta)
-        kernel = process.marginal(row["t"], row["conditioning"])
+        kernel = process.marginal(row["t"], row["matching"])
         for name, matrix in (("mean_map", kernel.mean_map), ("cov", kernel.covariance)):
             for exact_row, ours in zip(row["exact"][name], matrix.tolist(), strict=True):
                 for exact, value in zip(map(Decimal, exact_row), map(Decimal, ours), strict=True):

@@ -11,10 +11,10 @@ import argparse
 
 import torch
 
-from psld.cli.configuration import load_model
 from psld.data import Digits
 from psld.exact import Empirical
 from psld.noise import SeededNoise
+from psld.runs import load
 
 SIGMAS = (0.2, 0.5, 1.0, 4.6, 16.0, 64.0)
 
@@ -22,7 +22,8 @@ SIGMAS = (0.2, 0.5, 1.0, 4.6, 16.0, 64.0)
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("run", help="run folder, or the name of a published checkpoint")
-    model, shape = load_model(options.parse_args().run)
+    model = load(options.parse_args().run)
+    shape = model.known_shape()
     process = model.process
     exact = Empirical(Digits("train").images.double(), std=0.0).model(process)
     x0 = Digits("heldout").images.double()

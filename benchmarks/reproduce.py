@@ -24,7 +24,7 @@ from denoiser import SHAPE, Judge, figure, keep_cells, known_cells
 from publishing import publish, trained
 
 from psld import RK45, SSCS, Clamped, EulerMaruyama, Exponential, PredictorCorrector, Projected, Sampler
-from psld.cli.configuration import load_model
+from psld.runs import load
 
 CONFIG = "digits-preconditioned.yaml"
 PROCESSES = {
@@ -59,7 +59,7 @@ def measure(
     run: Path | str, name: str, seed: int, cells: list[dict], arguments: argparse.Namespace, judge: Judge
 ) -> None:
     """The cells of a run that are not there yet."""
-    network, _ = load_model(run)
+    network = load(run)
     done = {(cell["sampler"], cell["budget"]) for cell in cells if (cell["process"], cell["seed"]) == (name, seed)}
     wanted: list[tuple[str, str, Sampler, str, int]] = []
     for title, (sampler, grid) in (PUBLISHED | OURS).items():

@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from psld import CLD, PSLD, Clamped, PredictorCorrector, ScoreModel
+import psld
+from psld import CLD, PSLD, Clamped, PredictorCorrector, TrainingSettings
 from psld.data import ImageFolder
 from psld.losses import Denoising
 from psld.networks import Preconditioned, UNet
 from psld.plots import save_grid
-from psld.training import TrainingSettings, load_weights, train
 
 options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 options.add_argument("folder", type=Path)
@@ -38,12 +38,11 @@ settings = TrainingSettings(
     ema_decay=0.999,
 )
 resume = (arguments.run / "checkpoints").exists()
-train(network, PSLD(), data, Denoising(sigma_data=0.5), "denoiser", settings, arguments.run, seed=0, resume=resume)
+model = psld.ScoreModel(network, PSLD(), predicts="denoiser")
+psld.train(model, data, Denoising(sigma_data=0.5), settings, arguments.run, resume=resume)
 
-load_weights(arguments.run, network)
-network.eval()
 for process in (PSLD(gamma=0.01), CLD()):
-    model = Clamped(ScoreModel(network.cpu(), process, predicts="denoiser"))
+    model = Clamped(psld.load(arguments.run, process=process))
     sampler = PredictorCorrector(predictor=2)
     samples = sampler.sample(model, data.image_shape, sampler.grid("optimised", process, 20), seeds=range(16))
     save_grid(samples.x.float(), arguments.run / f"{type(process).__name__}.png")

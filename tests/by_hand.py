@@ -10,7 +10,7 @@ from psld.processes import Process
 
 def matrices(process: Process) -> tuple[np.ndarray, np.ndarray]:
     """A and D."""
-    return process.drift_matrix.numpy(), process.diffusion.numpy()
+    return process.drift_matrix.numpy(), process.recipe.diffusion.numpy()
 
 
 def kernel(process: Process, b: float) -> tuple[np.ndarray, np.ndarray]:

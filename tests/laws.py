@@ -17,7 +17,7 @@ from torch import Tensor
 
 from psld import exact
 from psld.model import ScoreModel
-from psld.processes import Process
+from psld.processes import LinearProcess
 from psld.samplers import Plan, Sampler
 from psld.samplers.grids import Grid
 
@@ -46,7 +46,7 @@ class BasisNoise:
         return draw
 
 
-def exact_law(process: Process, data: exact.Gaussian, t: float) -> Law:
+def exact_law(process: LinearProcess, data: exact.Gaussian, t: float) -> Law:
     """The law of z_t, from the marginal kernel and the data."""
     kernel = process.marginal(t)
     signal = kernel.mean_map[:, 0]
@@ -74,7 +74,7 @@ def distance(law: Law, target: Law) -> float:
     return float((mean.square().sum() + covariance.square().sum()).sqrt())
 
 
-def law_error(sampler: Sampler, process: Process, data: exact.Gaussian, grid: Grid) -> float:
+def law_error(sampler: Sampler, process: LinearProcess, data: exact.Gaussian, grid: Grid) -> float:
     """How far the law of a sampler is from the exact one at the end of a grid, started from the exact one."""
     start, stop = float(grid.times[0]), float(grid.times[-1])
     law = carry(sampler, data.model(process), sampler.prepare(process, grid), exact_law(process, data, start))

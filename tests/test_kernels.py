@@ -31,14 +31,14 @@ def worst_entry(got: torch.Tensor, want) -> float:
     return max(errors)
 
 
-@pytest.mark.parametrize("conditioning", ["hsm", "dsm"])
+@pytest.mark.parametrize("matching", ["hsm", "dsm"])
 @pytest.mark.parametrize("beta", [(8.0, 8.0), (0.1, 16.0)], ids=["constant", "linear"])
-def test_every_entry_of_the_80_digit_table(beta, conditioning):
+def test_every_entry_of_the_80_digit_table(beta, matching):
     schedule = Constant(beta[0]) if beta[0] == beta[1] else Linear(*beta)
-    rows = [r for r in TABLE if (r["beta_min"], r["beta_max"], r["conditioning"]) == (*beta, conditioning)]
+    rows = [r for r in TABLE if (r["beta_min"], r["beta_max"], r["conditioning"]) == (*beta, matching)]
     assert len(rows) == 36
     for row in rows:
-        kernel = PSLD(row["gamma"], row["nu"], row["kappa"], schedule).marginal(row["t"], conditioning)
+        kernel = PSLD(row["gamma"], row["nu"], row["kappa"], schedule).marginal(row["t"], matching)
         assert worst_entry(kernel.mean_map, row["exact"]["mean_map"]) < 1e-13, row
         assert worst_entry(kernel.covariance, row["exact"]["cov"]) < 1e-13, row
 
@@ -60,7 +60,7 @@ def exact_kernel(recipe: LinearRecipe, db: float) -> tuple[list, list]:
 @pytest.mark.parametrize("process", [CLD(), PSLD(0.25), HigherOrderLangevin(3), HigherOrderLangevin(4)], ids=repr)
 def test_every_entry_against_a_60_digit_exponential(process, db):
     """For any k: before relaxation sets in, no entry of either form loses more than 1e-14."""
-    kernel = linear_kernel(process.drift_matrix, process.diffusion, number(db))
+    kernel = linear_kernel(process.drift_matrix, process.recipe.diffusion, number(db))
     with mpmath.workdps(60):
         mean_map, covariance = exact_kernel(process.recipe, db)
     assert worst_entry(kernel.mean_map, mean_map) < (1e-14 if db < 1 else 1e-12)

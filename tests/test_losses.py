@@ -35,11 +35,11 @@ def batch(n=6):
 def by_hand(process, loss, x0, t, seed, jitter=0.0):
     """z_t, ε, Φ₀ and L, dimension by dimension with torch.linalg."""
     generator = torch.Generator().manual_seed(seed)
-    kernel = process.marginal(t, loss.conditioning, jitter)
+    kernel = process.marginal(t, loss.matching, jitter)
     factor = torch.linalg.cholesky(kernel.covariance)
     eps = torch.randn(len(x0), process.k, *x0.shape[1:], dtype=torch.float64, generator=generator)
     z0 = torch.cat([x0[:, None], torch.zeros(len(x0), process.k - 1, *x0.shape[1:], dtype=torch.float64)], 1)
-    if loss.conditioning == "dsm" and process.k > 1:
+    if loss.matching == "dsm" and process.k > 1:
         draw = torch.randn(len(x0), process.k - 1, *x0.shape[1:], dtype=torch.float64, generator=generator)
         z0[:, 1:] = process.initial_covariance.diagonal()[1:].sqrt().reshape(-1, 1, 1) * draw
     z_t = torch.einsum("bij,bjcd->bicd", kernel.mean_map, z0) + torch.einsum("bij,bjcd->bicd", factor, eps)
@@ -52,7 +52,7 @@ def by_hand(process, loss, x0, t, seed, jitter=0.0):
 def test_eps_loss_is_the_mean_squared_error_of_the_noise(process, loss, jitter):
     x0, t = batch()
     network = Recorder()
-    model = ScoreModel(network, process, "eps", loss.conditioning, jitter)
+    model = ScoreModel(network, process, "eps", loss.matching, jitter)
     value = loss(model, x0, t, torch.Generator().manual_seed(5))
     z_t, eps, _ = by_hand(process, loss, x0, t, 5, jitter)
     torch.testing.assert_close(network.z, z_t, rtol=0, atol=1e-12)
@@ -64,7 +64,7 @@ def test_eps_loss_is_the_mean_squared_error_of_the_noise(process, loss, jitter):
 @pytest.mark.parametrize("process", [CLD(), HigherOrderLangevin(3)], ids=repr)
 def test_a_network_of_the_noisy_rows_is_asked_for_those_alone(process, loss):
     x0, t = batch()
-    model = ScoreModel(Recorder(rows=1), process, "eps", loss.conditioning)
+    model = ScoreModel(Recorder(rows=1), process, "eps", loss.matching)
     value = loss(model, x0, t, torch.Generator().manual_seed(5))
     z_t, eps, _ = by_hand(process, loss, x0, t, 5)
     torch.testing.assert_close(value, (torch.tanh(z_t) - eps)[:, -1].square().mean((1, 2)), rtol=1e-12, atol=0)
@@ -99,7 +99,7 @@ def test_minimiser_on_gaussian_data_is_the_exact_score(process, loss):
     generator = torch.Generator().manual_seed(3)
     x0 = mean + std * torch.randn(n, 1, dtype=torch.float64, generator=generator)
     t = torch.full((n,), time, dtype=torch.float64)
-    factor = process.marginal(time, loss.conditioning).cholesky
+    factor = process.marginal(time, loss.matching).cholesky
     marginal = process.marginal(time)
     signal = marginal.mean_map[:, 0]
     covariance = marginal.covariance + std**2 * torch.outer(signal, signal)
@@ -113,7 +113,7 @@ def test_minimiser_on_gaussian_data_is_the_exact_score(process, loss):
             features.append(torch.cat([z.detach(), torch.ones_like(z[:, :1])], 1)[..., 0])
             return (z[..., 0] @ coefficients[:, :k].T + coefficients[:, k])[..., None]
 
-        model = ScoreModel(network, process, "eps", loss.conditioning)
+        model = ScoreModel(network, process, "eps", loss.matching)
         return loss(model, x0, t, torch.Generator().manual_seed(4)).mean()
 
     start = torch.zeros(k, k + 1, dtype=torch.float64, requires_grad=True)
@@ -127,14 +127,14 @@ def test_minimiser_on_gaussian_data_is_the_exact_score(process, loss):
 @pytest.mark.parametrize("loss, other", [(HSM(), "dsm"), (DSM(), "hsm")])
 def test_eps_of_the_other_conditioning_is_refused(loss, other):
     x0, t = batch()
-    with pytest.raises(ValueError, match="give the model conditioning"):
+    with pytest.raises(ValueError, match="give the model matching"):
         loss(ScoreModel(Recorder(), CLD(), "eps", other), x0, t)
 
 
 @every_loss
 def test_a_generator_decides_the_draw(loss):
     x0, t = batch()
-    model = ScoreModel(Recorder(), PSLD(), "eps", loss.conditioning)
+    model = ScoreModel(Recorder(), PSLD(), "eps", loss.matching)
     first, again, other = (loss(model, x0, t, torch.Generator().manual_seed(seed)) for seed in (7, 7, 8))
     assert torch.equal(first, again) and not torch.equal(first, other)
 

@@ -69,15 +69,15 @@ def test_posterior_mean_depends_on_the_statistic_alone(process):
 
 
 @every_process
-@pytest.mark.parametrize("conditioning", ["hsm", "dsm"])
+@pytest.mark.parametrize("matching", ["hsm", "dsm"])
 @pytest.mark.parametrize("jitter", [0.0, 1e-9, 1e-3])
-def test_eps_of_any_training_convention_gives_the_same_score(process, conditioning, jitter):
+def test_eps_of_any_training_convention_gives_the_same_score(process, matching, jitter):
     """The exact ε network of that convention, k rows and the last r: ε = −Lᵀ ∇log p with L as it was trained."""
     z, truth = states(process), DATA.model(process)(states(process), TIMES)
-    factor = torch.linalg.cholesky(process.marginal(TIMES, conditioning, jitter).covariance)
+    factor = torch.linalg.cholesky(process.marginal(TIMES, matching, jitter).covariance)
     eps = -mix(factor.mT, truth.score)
     for rows in {process.k, process.noisy_rows}:
-        model = ScoreModel(lambda z, t, r=rows: eps[:, -r:], process, "eps", conditioning, jitter)
+        model = ScoreModel(lambda z, t, r=rows: eps[:, -r:], process, "eps", matching, jitter)
         prediction = model(z, TIMES)
         assert worst(prediction.score, truth.score) < 1e-8
         assert worst(prediction.x0, truth.x0) < 1e-7

@@ -85,7 +85,7 @@ def test_a_number_is_a_constant_rate():
     linear = Linear()
     assert as_schedule(linear) is linear
     constant = as_schedule(8)
-    assert repr(constant) == "Constant(8)" and float(constant.increment(number(0.25), number(0.5))) == 2.0
+    assert repr(constant) == "Constant(beta=8)" and float(constant.increment(number(0.25), number(0.5))) == 2.0
 
 
 @pytest.mark.usefixtures("unchecked")

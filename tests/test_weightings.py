@@ -59,7 +59,7 @@ def test_a_weighted_loss_does_not_depend_on_what_is_predicted(process, weighting
 @pytest.mark.parametrize("loss", [HSM, DSM])
 def test_uniform_noise_is_the_unweighted_loss_of_eps(process, loss):
     x0, t = batch()
-    model = ScoreModel(lambda z, t: torch.tanh(z), process, "eps", loss.conditioning)
+    model = ScoreModel(lambda z, t: torch.tanh(z), process, "eps", loss.matching)
     plain, weighted = (loss(w)(model, x0, t, torch.Generator().manual_seed(5)) for w in (None, UniformNoise()))
     torch.testing.assert_close(weighted, plain, rtol=1e-12, atol=0)
 
@@ -108,9 +108,9 @@ def test_likelihood_is_the_score_error_in_the_metric_of_the_noise(process, loss)
         seen.append(z)
         return torch.tanh(z)
 
-    model = ScoreModel(network, process, "score", loss.conditioning)
+    model = ScoreModel(network, process, "score", loss.matching)
     value = loss(Likelihood())(model, x0, t, torch.Generator().manual_seed(5))
-    z, kernel = seen[0].requires_grad_(), process.marginal(t, loss.conditioning)
+    z, kernel = seen[0].requires_grad_(), process.marginal(t, loss.matching)
     generator = torch.Generator().manual_seed(5)
     torch.randn(len(x0), process_k, *x0.shape[1:], dtype=torch.float64, generator=generator)
     start = loss().start(model, x0, generator)
@@ -181,7 +181,7 @@ def test_min_snr_refuses(gamma):
 @pytest.mark.parametrize("loss", [HSM(), DSM(MinSNR())], ids=["HSM", "DSM"])
 def test_with_one_generator_a_sample_the_batch_does_not_matter(process, loss):
     x0, t = batch()
-    model = ScoreModel(lambda z, t: torch.tanh(z), process, "eps", loss.conditioning)
+    model = ScoreModel(lambda z, t: torch.tanh(z), process, "eps", loss.matching)
 
     def value(rows):
         return loss(model, x0[rows], t[rows], [torch.Generator().manual_seed(9 + i) for i in rows])

@@ -12,9 +12,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from psld.kernels import Kernel
-    from psld.model import Clamped, Prediction, ScoreModel
+    from psld.model import Clamped, Model, ModelWrapper, Prediction, ScoreModel
     from psld.processes import CLD, EDM, PSLD, VESDE, VPSDE, HigherOrderLangevin, Process, SubVPSDE
     from psld.recipe import LinearRecipe, Recipe, RecipeError, RecipeReport
+    from psld.runs import load
     from psld.samplers import (
         GDDIM,
         OBA,
@@ -38,13 +39,18 @@ if TYPE_CHECKING:
         VelocityVerlet,
     )
     from psld.samplers.grids import Grid
+    from psld.specs import Specified
+    from psld.training import TrainingSettings, train
 
 _HOME = {
     "psld.samplers.grids": ("Grid",),
     "psld.kernels": ("Kernel",),
-    "psld.model": ("Clamped", "Prediction", "ScoreModel"),
+    "psld.model": ("Clamped", "Model", "ModelWrapper", "Prediction", "ScoreModel"),
     "psld.processes": ("CLD", "EDM", "PSLD", "VESDE", "VPSDE", "HigherOrderLangevin", "Process", "SubVPSDE"),
     "psld.recipe": ("LinearRecipe", "Recipe", "RecipeError", "RecipeReport"),
+    "psld.runs": ("load",),
+    "psld.specs": ("Specified",),
+    "psld.training": ("TrainingSettings", "train"),
     "psld.samplers": (
         "GDDIM",
         "OBA",
@@ -95,6 +101,8 @@ __all__ = [
     "Kernel",
     "Langevin",
     "LinearRecipe",
+    "Model",
+    "ModelWrapper",
     "Prediction",
     "PredictorCorrector",
     "Process",
@@ -104,9 +112,13 @@ __all__ = [
     "RecipeReport",
     "Sampler",
     "ScoreModel",
+    "Specified",
+    "TrainingSettings",
     "SubVPSDE",
     "SymplecticEuler",
     "VelocityVerlet",
+    "load",
+    "train",
 ]
 
 

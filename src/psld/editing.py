@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.model import ScoreModel
+from psld.model import Model
 from psld.noise import SeededNoise
 from psld.samplers.base import Sampler, Samples
 from psld.samplers.dormand_prince import DormandPrince
@@ -34,7 +34,7 @@ def from_time(grid: Grid, start: float) -> Grid:
 @torch.no_grad()
 def edit(
     sampler: Sampler,
-    model: ScoreModel,
+    model: Model,
     images: Float[Tensor, "B *data"],
     grid: Grid,
     seeds: Iterable[int],
@@ -45,7 +45,7 @@ def edit(
 
     Args:
         sampler: any.
-        model: score model, on the device of the images.
+        model: any, on the device of the images.
         images: (B, *data); their dtype is the state's.
         grid: from t₀ down; `from_time` cuts one.
         seeds: one integer an image.
@@ -57,7 +57,7 @@ def edit(
 
 @torch.no_grad()
 def encode(
-    model: ScoreModel,
+    model: Model,
     images: Float[Tensor, "B *data"],
     seeds: Iterable[int],
     start: float = 1e-3,
@@ -69,7 +69,7 @@ def encode(
     a state has them there, and `decode` returns the images, to the tolerance.
 
     Args:
-        model: score model.
+        model: any.
         images: (B, *data).
         seeds: one integer an image, for its momentum.
         start: a time in (0, T).
@@ -85,7 +85,7 @@ def encode(
 
 @torch.no_grad()
 def decode(
-    model: ScoreModel, z: Float[Tensor, "B k *data"], end: float = 1e-3, tolerance: float = 1e-5
+    model: Model, z: Float[Tensor, "B k *data"], end: float = 1e-3, tolerance: float = 1e-5
 ) -> Float[Tensor, "B *data"]:
     """The images that states at T flow to: positions at time `end`."""
     return model.process.project(_along_flow(model, z, model.process.T, end, tolerance))
@@ -112,5 +112,5 @@ def slerp(a: Float[Tensor, "B k *data"], b: Float[Tensor, "B k *data"], weight: 
     return (length * (left * start + right * stop)).reshape(a.shape)
 
 
-def _along_flow(model: ScoreModel, z: Tensor, start: float, end: float, tolerance: float) -> Tensor:
+def _along_flow(model: Model, z: Tensor, start: float, end: float, tolerance: float) -> Tensor:
     return DormandPrince(tolerance, tolerance).solve(lambda z, t, rows: flow(model, z, t), z, start, end).z

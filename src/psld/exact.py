@@ -16,7 +16,7 @@ from torch import Tensor
 
 from psld.kernels import Kernel, outer, product
 from psld.model import ScoreModel
-from psld.processes import Process, Times
+from psld.processes import LinearProcess, Times
 
 __all__ = ["Empirical", "Gaussian", "GaussianMixture"]
 
@@ -83,11 +83,11 @@ class GaussianMixture:
         x0 = (posterior - shrink) @ means + shrink.sum(1, keepdim=True) * flat
         return x0.reshape(y.shape)
 
-    def model(self, process: Process) -> ScoreModel:
+    def model(self, process: LinearProcess) -> ScoreModel:
         """The exact score model of this data under a process."""
-        return ScoreModel(self.denoiser, process, predicts="denoiser")
+        return ScoreModel(self.denoiser, process, predicts="denoiser", data_shape=self.data_shape)
 
-    def log_prob(self, process: Process, z: Float[Tensor, "B k *data"], t: Times) -> Float[Tensor, " B"]:
+    def log_prob(self, process: LinearProcess, z: Float[Tensor, "B k *data"], t: Times) -> Float[Tensor, " B"]:
         """log p_t(z) in nats, from the k-dimensional Gaussian of each component."""
         kernel = process.marginal(t)
         signal = kernel.mean_map[..., 0]

@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 from psld.kernels import Kernel, mix, per_sample, product
 from psld.model import ScoreModel, in_own_precision
 from psld.noise import Generators, standard_normal
-from psld.processes import Conditioning, Process
+from psld.processes import LinearProcess, Matching
 
 __all__ = [
     "DSM",
@@ -48,7 +48,9 @@ class Weighting(ABC):
     """How much an error counts, at each time."""
 
     @abstractmethod
-    def metric(self, process: Process, kernel: Kernel, t: Float[Tensor, " B"], rows: int) -> Float[Tensor, "B r r"]:
+    def metric(
+        self, process: LinearProcess, kernel: Kernel, t: Float[Tensor, " B"], rows: int
+    ) -> Float[Tensor, "B r r"]:
         """M for the last `rows` entries of the error of ε, in float64.
 
         Args:
@@ -62,7 +64,7 @@ class Weighting(ABC):
 class UniformNoise(Weighting):
     """M = I/r: the mean squared error of ε, the same at every time, whatever the model predicts."""
 
-    def metric(self, process: Process, kernel: Kernel, t: Tensor, rows: int) -> Tensor:
+    def metric(self, process: LinearProcess, kernel: Kernel, t: Tensor, rows: int) -> Tensor:
         return torch.eye(rows, dtype=torch.float64).expand(len(t), rows, rows) / rows
 
 
@@ -81,7 +83,7 @@ class MinSNR(Weighting):
             raise ValueError(f"gamma must be positive and finite: got {gamma}.")
         self.gamma = gamma
 
-    def metric(self, process: Process, kernel: Kernel, t: Tensor, rows: int) -> Tensor:
+    def metric(self, process: LinearProcess, kernel: Kernel, t: Tensor, rows: int) -> Tensor:
         snr = process.noise_scale(t) ** -2
         seen = kernel.whitened_signal[:, -rows:].square().sum(-1)
         weight = snr.clamp(max=self.gamma) / seen
@@ -96,7 +98,7 @@ class Likelihood(Weighting):
     mean over uniform t is noisy: raise t_min, or use stratified times.
     """
 
-    def metric(self, process: Process, kernel: Kernel, t: Tensor, rows: int) -> Tensor:
+    def metric(self, process: LinearProcess, kernel: Kernel, t: Tensor, rows: int) -> Tensor:
         whitener = kernel.whitener[:, -rows:]
         return product(product(whitener, 2.0 * process.diffusion_rate(t)), whitener.mT)
 
@@ -137,7 +139,7 @@ class ScoreMatching(Objective):
             the model predicts.
     """
 
-    conditioning: Conditioning
+    matching: Matching
 
     def __init__(self, weighting: Weighting | None = None):
         self.weighting = weighting
@@ -160,15 +162,15 @@ class ScoreMatching(Objective):
             condition: what the network is told besides, label= for one with classes.
 
         Raises:
-            ValueError: the model's ε belongs to the other conditioning.
+            ValueError: the model's ε belongs to the other matching.
         """
-        if model.predicts == "eps" and model.conditioning != self.conditioning:
+        if model.predicts == "eps" and model.matching != self.matching:
             raise ValueError(
-                f"{type(self).__name__} trains ε conditioned by {self.conditioning!r}, the model says "
-                f"{model.conditioning!r}: give the model conditioning={self.conditioning!r}."
+                f"{type(self).__name__} trains ε conditioned by {self.matching!r}, the model says "
+                f"{model.matching!r}: give the model matching={self.matching!r}."
             )
         process = model.process
-        kernel = process.marginal(t, self.conditioning, model.jitter)
+        kernel = process.marginal(t, self.matching, model.jitter)
         noise = standard_normal((len(x0), process.k, *x0.shape[1:]), generator, x0.dtype).to(x0.device)
         z_t = kernel.sample(self.start(model, x0, generator), noise)
         output = model.output(z_t, t, **condition)
@@ -203,7 +205,7 @@ class HSM(ScoreMatching):
     Args: as for `ScoreMatching`.
     """
 
-    conditioning: Conditioning = "hsm"
+    matching: Matching = "hsm"
 
     def start(self, model: ScoreModel, x0: Tensor, generator: Generators) -> Tensor:
         return model.process.lift(x0)
@@ -215,7 +217,7 @@ class DSM(ScoreMatching):
     Args: as for `ScoreMatching`.
     """
 
-    conditioning: Conditioning = "dsm"
+    matching: Matching = "dsm"
 
     def start(self, model: ScoreModel, x0: Tensor, generator: Generators) -> Tensor:
         shape = (len(x0), model.process.k - 1, *x0.shape[1:])
@@ -276,7 +278,7 @@ class Denoising(Objective):
 class _Clock:
     """Times of a process by noise scale, from a table: quicker than `time_of`, and near enough to draw noise levels."""
 
-    def __init__(self, process: Process, rows: int = 1000):
+    def __init__(self, process: LinearProcess, rows: int = 1000):
         self.process = process
         self.times = torch.logspace(-5, 0, rows, dtype=torch.float64) * process.T
         self.sigmas = process.noise_scale(self.times)

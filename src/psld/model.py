@@ -1,29 +1,44 @@
-"""What a network predicts, and the exact conversions between ε, the score and x̂₀.
+"""The contract of a model, and what a network predicts: exact conversions between ε, the score, x̂₀ and v.
 
-A `ScoreModel` is a network with a meaning. Whatever the network returns, samplers read `.score`, `.eps` or `.x0`:
+A `Model` is a score with a process. `ScoreModel` is a network with a meaning, a `ModelWrapper` a model around a model.
+Whatever a network returns, samplers read `.score`, `.eps` or `.x0`:
 
     score = −L⁻ᵀ ε = −Σ⁻¹ (z − Φ₀ x̂₀),      x̂₀ = wᵀ (L⁻¹ z − ε) / |w|²  with  w = L⁻¹ Φ₀
 
-L and Σ are those of the marginal given x₀ (HSM). Derivation: docs/derivations/statistic.md.
+L and Σ are those of the marginal given x₀ (HSM). Derivation: docs/derivations/statistic.md. v is the velocity of the
+sufficient statistic y = x₀ + σξ, scaled to unit variance: for VP that of Salimans & Ho (ICLR 2022), for any process
+
+    v = α ξ − s x₀,      x̂₀ = α² y − s v,      α = 1/√(1 + σ²),  s = σ/√(1 + σ²)
 """
 
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from psld.kernels import Kernel, mix, outer
-from psld.processes import Conditioning, Process, Times, statistic_weights
+from psld.kernels import Kernel, mix, outer, per_sample
+from psld.processes import LinearProcess, Matching, Times, statistic_weights
 
-__all__ = ["Clamped", "Prediction", "Predicts", "ScoreModel", "in_own_precision"]
+__all__ = [
+    "Clamped",
+    "Model",
+    "ModelWrapper",
+    "Prediction",
+    "Predicts",
+    "ScoreModel",
+    "in_own_precision",
+    "vp_coefficients",
+]
 
-Predicts = Literal["eps", "score", "x0", "denoiser"]
+Predicts = Literal["eps", "score", "x0", "v", "denoiser"]
+"""What a network can return."""
 
 
 class Prediction:
@@ -73,8 +88,54 @@ class Prediction:
         return Prediction(self.z, self.kernel, score=self.score + outer(self.kernel.pull, shift))
 
 
+class Model(ABC):
+    """The contract of a model: what samplers, guidance, likelihood and editing need of a learned score.
+
+    A subclass sets `process`, the other two where it knows them, and writes `__call__`; everything else follows.
+
+    Attributes:
+        process: the forward process whose states it is asked about.
+        data_shape: shape of one image, (C, H, W) or any other; None where it is not known.
+        classes: number of labels that it can be told, as label= of a call; None where it takes none.
+    """
+
+    process: LinearProcess
+    data_shape: tuple[int, ...] | None = None
+    classes: int | None = None
+
+    @abstractmethod
+    def __call__(self, z: Float[Tensor, "B k *data"], t: Times, **condition: Any) -> Prediction:
+        """The prediction at state z and time t (a number, or one time a sample)."""
+
+    def known_shape(self) -> tuple[int, ...]:
+        """The shape of one image; raises ValueError where it is not known."""
+        if self.data_shape is None:
+            raise ValueError("the model does not know the shape of one image: make it with data_shape=(C, H, W).")
+        return self.data_shape
+
+    def tabulate(self, times: Float[Tensor, " n"]) -> Model:
+        """The same model with what it needs at these times computed beforehand; itself where there is nothing to do."""
+        return self
+
+    def denoise(self, y: Float[Tensor, "B *data"], sigma: Times, **condition: Any) -> Float[Tensor, "B *data"]:
+        """D(y; σ) = E[x₀ | y = x₀ + σξ]: x̂₀ at the state Φ₀ y, at the time where the process has this noise scale.
+
+        That state holds y and no ancillary noise, which would tell nothing about x₀.
+
+        Args:
+            y: images with noise of standard deviation σ.
+            sigma: σ, a number or one a sample.
+            condition: what the model is told besides.
+
+        Raises:
+            ValueError: σ is not positive, or above the noise scale of the process at T.
+        """
+        t = self.process.time_of(torch.as_tensor(sigma, dtype=torch.float64))
+        return self(outer(self.process.signal(t), y), t, **condition).x0
+
+
 class _Tables(NamedTuple):
-    """What one call needs: the marginal given x₀, the marginal that ε belongs to, and for a denoiser the statistic."""
+    """What one call needs: the marginal given x₀, that which ε belongs to, and the statistic where it is used."""
 
     kernel: Kernel
     trained: Kernel
@@ -87,7 +148,7 @@ class _Tables(NamedTuple):
         return _Tables(self.kernel[i], self.trained[i], weights, sigma)
 
 
-class ScoreModel:
+class ScoreModel(Model):
     """A network with a process and a meaning.
 
     Args:
@@ -95,9 +156,10 @@ class ScoreModel:
             network(y, sigma) with an image y (B, *data) and returns x̂₀ when predicts="denoiser".
         process: the forward process.
         predicts: "eps" (all k rows, or the last r where noise enters: one for CLD), "score" (k rows), "x0" (one row),
-            or "denoiser", D(y; σ) of the sufficient statistic.
-        conditioning: which marginal's Cholesky factor ε belongs to; matters for predicts="eps" only.
+            "v" (one row), or "denoiser", D(y; σ) of the sufficient statistic.
+        matching: which marginal's Cholesky factor ε belongs to; matters for predicts="eps" only.
         jitter: what the network was trained with, on the diagonal of that marginal's covariance.
+        data_shape: shape of one image, where it is known.
 
     Raises:
         ValueError: unknown `predicts`; at a call, a state or a network output of the wrong shape.
@@ -106,17 +168,27 @@ class ScoreModel:
     def __init__(
         self,
         network: nn.Module | Callable[..., Tensor],
-        process: Process,
+        process: LinearProcess,
         predicts: Predicts = "eps",
-        conditioning: Conditioning = "hsm",
+        matching: Matching = "hsm",
         jitter: float = 0.0,
+        data_shape: tuple[int, ...] | None = None,
     ):
-        if predicts not in ("eps", "score", "x0", "denoiser"):
-            raise ValueError(f"predicts must be 'eps', 'score', 'x0' or 'denoiser': got {predicts!r}.")
+        if predicts not in get_args(Predicts):
+            allowed = ", ".join(map(repr, get_args(Predicts)))
+            raise ValueError(f"predicts must be one of {allowed}: got {predicts!r}.")
         self.network, self.process, self.jitter = network, process, jitter
         self.predicts: Predicts = predicts
-        self.conditioning: Conditioning = conditioning
+        self.matching: Matching = matching
+        self.data_shape = None if data_shape is None else tuple(data_shape)
+        self.classes = getattr(network, "classes", None)
         self._tabulated: dict[float, _Tables] = {}
+
+    def around(self, network: nn.Module | Callable[..., Tensor]) -> ScoreModel:
+        """The same model with another network in place of its own: the same one set up on a device, say."""
+        model = copy.copy(self)
+        model.network = network
+        return model
 
     def tabulate(self, times: Float[Tensor, " n"]) -> ScoreModel:
         """The same model with its k×k tables at these times computed beforehand, all at once; itself if they are."""
@@ -134,21 +206,28 @@ class ScoreModel:
         if self._tabulated and not (isinstance(t, Tensor) and t.ndim) and float(t) in self._tabulated:
             return self._tabulated[float(t)]
         kernel = self.process.marginal(t)
-        if self.predicts == "denoiser":
+        if self.predicts in ("denoiser", "v"):
             return _Tables(kernel, kernel, *statistic_weights(kernel))
-        if self.predicts != "eps" or (self.conditioning == "hsm" and not self.jitter):
+        if self.predicts != "eps" or (self.matching == "hsm" and not self.jitter):
             return _Tables(kernel, kernel)
-        return _Tables(kernel, self.process.marginal(t, self.conditioning, self.jitter))
+        return _Tables(kernel, self.process.marginal(t, self.matching, self.jitter))
 
     def __call__(self, z: Float[Tensor, "B k *data"], t: Times, **condition: Any) -> Prediction:
-        """The prediction at state z and time t (a number, or one time a sample)."""
-        tables = self._tables(t)
-        kernel, trained = tables.kernel, tables.trained
-        output = self._output(z, t, tables, **condition)
+        kernel, trained, weights, sigma = tables = self._tables(t)
+        shown, told = self._question(z, t, tables)
+        output = in_own_precision(self.network, shown, told, **condition).to(z.dtype)
+        self._require(output, shown)
         if self.predicts == "score":
             return Prediction(z, kernel, score=output)
-        if self.predicts in ("x0", "denoiser"):
-            return Prediction(z, kernel, x0=output[:, 0] if self.predicts == "x0" else output)
+        if self.predicts == "denoiser":
+            return Prediction(z, kernel, x0=output)
+        if self.predicts == "x0":
+            return Prediction(z, kernel, x0=output[:, 0])
+        if self.predicts == "v":
+            assert weights is not None and sigma is not None
+            alpha, s = vp_coefficients(sigma)
+            y = mix(weights.unsqueeze(-2), z)[:, 0]
+            return Prediction(z, kernel, x0=per_sample(alpha.square(), y) * y - per_sample(s, y) * output[:, 0])
         if output.shape[1] == self.process.k:
             return Prediction(z, kernel, score=-mix(trained.whitener.mT, output))
         rows = output.shape[1]
@@ -158,42 +237,75 @@ class ScoreModel:
 
     def output(self, z: Float[Tensor, "B k *data"], t: Times, **condition: Any) -> Float[Tensor, "B ..."]:
         """What the network itself returns, in the dtype of z. The network runs in its own precision."""
-        return self._output(z, t, self._tables(t), **condition)
-
-    def _output(self, z: Tensor, t: Times, tables: _Tables, **condition: Any) -> Tensor:
-        if z.ndim < 2 or z.shape[1] != self.process.k:
-            raise ValueError(
-                f"{self.process!r} has {self.process.k} variables: the state must be (B, {self.process.k}, *data), "
-                f"got {tuple(z.shape)}."
-            )
-        if tables.sigma is not None and tables.weights is not None:
-            return self.denoise(mix(tables.weights.unsqueeze(-2), z)[:, 0], tables.sigma, **condition)
-        out = in_own_precision(self.network, z, self.process.times(t), **condition)
-        rows = {"x0": {1}, "score": {self.process.k}, "eps": {self.process.k, self.process.noisy_rows}}[self.predicts]
-        self._require(out, [(len(z), r, *z.shape[2:]) for r in sorted(rows)])
-        return out.to(z.dtype)
+        shown, told = self._question(z, t, self._tables(t))
+        output = in_own_precision(self.network, shown, told, **condition).to(z.dtype)
+        self._require(output, shown)
+        return output
 
     def denoise(self, y: Float[Tensor, "B *data"], sigma: Times, **condition: Any) -> Float[Tensor, "B *data"]:
-        """D(y; σ), of a model that predicts it, in the dtype of y. No process is involved.
+        """D(y; σ), in the dtype of y. A network that predicts it is asked directly, at any σ > 0.
+
+        Args: as for `Model`.
 
         Raises:
-            ValueError: the model predicts something else, or the network returns another shape.
+            ValueError: the network returns another shape; and as `Model`, where the network predicts something else.
         """
         if self.predicts != "denoiser":
-            raise ValueError(f"denoise is for models of predicts='denoiser': this one predicts {self.predicts!r}.")
-        out = in_own_precision(self.network, y, torch.as_tensor(sigma), **condition)
-        self._require(out, [tuple(y.shape)])
-        return out.to(y.dtype)
+            return super().denoise(y, sigma, **condition)
+        output = in_own_precision(self.network, y, torch.as_tensor(sigma), **condition).to(y.dtype)
+        self._require(output, y)
+        return output
 
-    def _require(self, out: Tensor, shapes: list[tuple[int, ...]]) -> None:
-        if tuple(out.shape) not in shapes:
+    def _question(self, z: Tensor, t: Times, tables: _Tables) -> tuple[Tensor, Tensor]:
+        """What the network is shown and told: a state and its time, or a denoiser the statistic and its σ."""
+        k = self.process.k
+        if z.ndim < 2 or z.shape[1] != k:
+            raise ValueError(
+                f"{self.process!r} has {k} variables: the state must be (B, {k}, *data), got {tuple(z.shape)}."
+            )
+        if self.predicts != "denoiser":
+            return z, self.process.times(t)
+        assert tables.weights is not None and tables.sigma is not None
+        return mix(tables.weights.unsqueeze(-2), z)[:, 0], tables.sigma
+
+    def _require(self, output: Tensor, shown: Tensor) -> None:
+        """Refuses an output of another shape than what was shown to the network allows."""
+        if self.predicts == "denoiser":
+            shapes = [tuple(shown.shape)]
+        else:
+            rows = {"score": {self.process.k}, "eps": {self.process.k, self.process.noisy_rows}}
+            shapes = [(len(shown), r, *shown.shape[2:]) for r in sorted(rows.get(self.predicts, {1}))]
+        if tuple(output.shape) not in shapes:
             raise ValueError(
                 f"a network that predicts {self.predicts} under {self.process!r} must return shape "
-                f"{' or '.join(map(str, shapes))}: got {tuple(out.shape)}."
+                f"{' or '.join(map(str, shapes))}: got {tuple(output.shape)}."
             )
 
 
-class Clamped(ScoreModel):
+class ModelWrapper(Model):
+    """A model around a model: the base of guidance and of clamping. A subclass writes `__call__`, and nothing else.
+
+    Process, data shape and classes are those of the model inside, which is tabulated with the wrapper. There is no way
+    past `__call__`: `denoise` goes through it, and the raw network is an affair of `ScoreModel`.
+
+    Args:
+        model: any model, wrapped or not.
+    """
+
+    def __init__(self, model: Model):
+        self.model = model
+        self.process, self.data_shape, self.classes = model.process, model.data_shape, model.classes
+
+    def tabulate(self, times: Float[Tensor, " n"]) -> ModelWrapper:
+        inner = self.model.tabulate(times)
+        if inner is self.model:
+            return self
+        wrapper = copy.copy(self)
+        wrapper.model = inner
+        return wrapper
+
+
+class Clamped(ModelWrapper):
     """A model whose x̂₀ is held within the range of the data; score and ε follow it.
 
     An error of ε is σ(t) times as large in x̂₀, and phase-space processes begin at σ(T) in the hundreds: what a trained
@@ -207,18 +319,21 @@ class Clamped(ScoreModel):
         ValueError: low is not below high.
     """
 
-    def __init__(self, model: ScoreModel, low: float = -1.0, high: float = 1.0):
+    def __init__(self, model: Model, low: float = -1.0, high: float = 1.0):
         if not low < high:
             raise ValueError(f"low must be below high: got [{low}, {high}].")
-        super().__init__(model.network, model.process, model.predicts, model.conditioning, model.jitter)
-        self.model, self.low, self.high = model, low, high
-
-    def tabulate(self, times: Float[Tensor, " n"]) -> Clamped:
-        return Clamped(self.model.tabulate(times), self.low, self.high)
+        super().__init__(model)
+        self.low, self.high = low, high
 
     def __call__(self, z: Float[Tensor, "B k *data"], t: Times, **condition: Any) -> Prediction:
         prediction = self.model(z, t, **condition)
         return Prediction(z, prediction.kernel, x0=prediction.x0.clamp(self.low, self.high))
+
+
+def vp_coefficients(sigma: Float[Tensor, "*B"]) -> tuple[Float[Tensor, "*B"], Float[Tensor, "*B"]]:
+    """α = 1/√(1 + σ²) and s = σ/√(1 + σ²): y scaled to unit variance is α x₀ + s ξ, and v = α ξ − s x₀."""
+    alpha = (1.0 + sigma.square()).rsqrt()
+    return alpha, sigma * alpha
 
 
 def _posterior_mean(kernel: Kernel, z: Tensor, eps: Tensor) -> Tensor:

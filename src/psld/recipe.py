@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from psld.specs import SpecifiedValue
+
 __all__ = ["LinearRecipe", "Matrix", "Recipe", "RecipeError", "RecipeReport"]
 
 Matrix = Tensor | Sequence[Sequence[float]]
@@ -82,7 +84,7 @@ class RecipeReport:
         return "\n".join(lines + [f"  why: {reason}" for reason in self.reasons])
 
 
-class LinearRecipe:
+class LinearRecipe(SpecifiedValue):
     """D and Q constant, H(z) = ½ zᵀ S⁻¹ z: a linear SDE dz = A z db + √(2D) dw with stationary law N(0, S).
 
     Args:
@@ -99,6 +101,9 @@ class LinearRecipe:
 
     Source: Pandey & Mandt (ICCV 2023), eq. 5 and 6.
     """
+
+    constructors = ("from_sde",)
+    """Class methods that a configuration may name in place of the class."""
 
     def __init__(self, diffusion: Matrix, curl: Matrix, covariance: Matrix):
         self.diffusion = _square("diffusion", diffusion)
@@ -172,10 +177,6 @@ class LinearRecipe:
             )
         q = -(a @ s + d)
         return cls(d, 0.5 * (q - q.T), s)
-
-    def __repr__(self) -> str:
-        rows = {"diffusion": self.diffusion, "curl": self.curl, "covariance": self.covariance}
-        return f"LinearRecipe({', '.join(f'{name}={value.tolist()}' for name, value in rows.items())})"
 
 
 class Recipe:

@@ -7,16 +7,18 @@ therefore offers the rate β(t) and the increment ∫ₛᵗ β, the latter writt
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from psld.specs import SpecifiedValue
+
 __all__ = ["Constant", "Cosine", "Geometric", "Karras", "Linear", "Schedule", "as_schedule"]
 
 
-class Schedule(ABC):
+class Schedule(SpecifiedValue):
     """A rate β(t), positive for t > 0, with its integral in closed form."""
 
     @abstractmethod
@@ -31,6 +33,8 @@ class Schedule(ABC):
 class Constant(Schedule):
     """β(t) = β, the schedule of PSLD and CLD (paper: β = 8)."""
 
+    shown = ("beta",)
+
     def __init__(self, beta: float = 8.0):
         self.beta = _positive("beta", beta)
 
@@ -40,12 +44,11 @@ class Constant(Schedule):
     def increment(self, s, t):
         return self.beta * (t - s)
 
-    def __repr__(self) -> str:
-        return f"Constant({self.beta:g})"
-
 
 class Linear(Schedule):
     """β(t) = β_min + t (β_max − β_min), the schedule of VP-SDE (Song et al., 2021: 0.1 to 20)."""
+
+    shown = ("beta_min", "beta_max")
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0):
         self.beta_min, self.beta_max = _positive("beta_min", beta_min), _positive("beta_max", beta_max)
@@ -55,9 +58,6 @@ class Linear(Schedule):
 
     def increment(self, s, t):
         return (t - s) * (self.beta_min + 0.5 * (self.beta_max - self.beta_min) * (s + t))
-
-    def __repr__(self) -> str:
-        return f"Linear({self.beta_min:g}, {self.beta_max:g})"
 
 
 class Cosine(Schedule):
@@ -70,6 +70,8 @@ class Cosine(Schedule):
         total: ∫₀¹β, positive. 10 leaves VP with a signal variance of e⁻¹⁰.
         offset: s in θ₀ = (π/2) s / (1 + s), in (0, 1); keeps β(0) above zero.
     """
+
+    shown = ("total", "offset")
 
     def __init__(self, total: float = 10.0, offset: float = 0.008):
         self.total, self.offset = _positive("total", total), _positive("offset", offset)
@@ -89,12 +91,11 @@ class Cosine(Schedule):
         half_width, centre = 0.5 * (t - s) * (self.start - self.stop), 0.5 * (self.angle(t) + self.angle(s))
         return 2.0 * torch.log1p(2.0 * torch.cos(centre) * torch.sin(half_width) / torch.sin(self.angle(t)))
 
-    def __repr__(self) -> str:
-        return f"Cosine(total={self.total:g}, offset={self.offset:g})"
-
 
 class Geometric(Schedule):
     """β(t) = dσ²/dt for σ(t) = σ_min (σ_max / σ_min)ᵗ, the clock of VE-SDE (Song et al., 2021)."""
+
+    shown = ("sigma_min", "sigma_max")
 
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0):
         self.sigma_min, self.sigma_max = _positive("sigma_min", sigma_min), _positive("sigma_max", sigma_max)
@@ -108,9 +109,6 @@ class Geometric(Schedule):
     def increment(self, s, t):
         return self.sigma_min**2 * torch.exp(self.log_ratio * s) * torch.expm1(self.log_ratio * (t - s))
 
-    def __repr__(self) -> str:
-        return f"Geometric({self.sigma_min:g}, {self.sigma_max:g})"
-
 
 class Karras(Schedule):
     """β(t) = 2t: the variance is t², so that time is the noise scale itself (Karras et al., 2022). Any horizon."""
@@ -120,9 +118,6 @@ class Karras(Schedule):
 
     def increment(self, s, t):
         return (t - s) * (t + s)
-
-    def __repr__(self) -> str:
-        return "Karras()"
 
 
 def as_schedule(beta: float | Schedule) -> Schedule:

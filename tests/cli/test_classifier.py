@@ -10,10 +10,10 @@ import torch
 import yaml
 
 from psld.cli import main
-from psld.cli.configuration import load_classifier, load_model
 from psld.guidance.classifier_guidance import ClassifierGuidance
 from psld.model import Clamped
 from psld.processes import CLD
+from psld.runs import load, load_classifier
 from psld.samplers import Exponential
 from psld.training.reading import read_checkpoint
 
@@ -64,8 +64,9 @@ def by_hand(model):
 
 
 def test_a_run_is_loaded_with_its_average_its_process_and_the_shape_of_its_images(runs):
-    network, process, shape = load_classifier(runs / "classifier")
-    assert (network.classes, repr(process), shape) == (10, "CLD(kappa=0.1)", (1, 8, 8))
+    loaded = load_classifier(runs / "classifier")
+    network = loaded.network
+    assert (loaded.classes, repr(loaded.process), loaded.data_shape) == (10, "CLD(kappa=0.1)", (1, 8, 8))
     averages = read_checkpoint(next((runs / "classifier" / "checkpoints").iterdir())).averages
     assert all(torch.equal(value, averages[name]) for name, value in network.state_dict().items())
     assert not network.training and not any(parameter.requires_grad for parameter in network.parameters())
@@ -91,15 +92,14 @@ def test_resumes_bit_for_bit(runs, tmp_path):
 
 
 def test_limit_and_the_published_digits_configuration(tmp_path):
-    from psld.cli.configuration import published_config
+    from psld.pretrained.presets import published_config
 
     config = yaml.safe_load(published_config("digits-classifier").read_text())
     config["training"]["tensorboard"] = False
     run = trained(tmp_path, "run", config, "train-classifier", "--limit", "2")
     rows = (run / "metrics.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "1", "2"]
-    _, process, _ = load_classifier(run)
-    assert process.same_marginals(load_model("psld-digits")[0].process)
+    assert load_classifier(run).process.same_marginals(load("psld-digits").process)
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ def test_guidance_0_is_the_run_itself_bit_for_bit(runs):
     ],
 )
 def test_guided_images_are_those_of_the_score_and_the_classifier_by_hand(runs, name, options, scale, temperature):
-    model, _ = load_model(runs / "scores", "online")
-    network, _, _ = load_classifier(runs / "classifier")
+    model = load(runs / "scores", "online")
+    network = load_classifier(runs / "classifier").network
     expected = by_hand(ClassifierGuidance(model, lambda z, t: network(z.float(), t.float()), 7, scale, temperature))
     found = sampled(runs, name, "--classifier", str(runs / "classifier"), "--label", "7", *options)
     assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
@@ -228,4 +228,4 @@ def test_another_process_for_a_denoiser_needs_a_classifier_of_it(runs, capsys):
     sampled(runs, "under-cld", *classifier, *under_cld, of="denoiser")
     assert main(["sample", str(runs / "denoiser"), "--out", str(runs / "refused"), *classifier]) == 1
     assert "and the model is of VPSDE()" in capsys.readouterr().err
-    assert repr(load_model(runs / "denoiser", process=CLD(kappa=0.1))[0].process) == "CLD(kappa=0.1)"
+    assert repr(load(runs / "denoiser", process=CLD(kappa=0.1)).process) == "CLD(kappa=0.1)"

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from interrupted import killed_at_the_second_batch
 from psld.cli import main
-from psld.cli.configuration import load_model, published_config
 from psld.cli.sample import own_share
+from psld.pretrained.presets import published_config
+from psld.runs import load
 from psld.samplers.grids import Grid
 from psld.training import latest_checkpoint
 
@@ -52,7 +53,8 @@ def trained(tmp_path_factory):
 
 
 def test_a_run_knows_its_process_and_image_shape(trained):
-    model, shape = load_model(trained / "run")
+    model = load(trained / "run")
+    shape = model.known_shape()
     assert (repr(model.process), shape) == ("CLD()", (1, 8, 8))
 
 
@@ -153,7 +155,7 @@ def test_a_preconditioned_network_of_states_gets_the_process_of_the_run(tmp_path
     config |= {"network": network, "predicts": "x0", "loss": {"class_path": "psld.losses.Denoising"}}
     (tmp_path / "x0.yaml").write_text(yaml.safe_dump(config))
     assert main(["train", "--config", str(tmp_path / "x0.yaml"), "--run", str(tmp_path / "run")]) == 0
-    model, _ = load_model(tmp_path / "run")
+    model = load(tmp_path / "run")
     assert repr(model.network.process) == "CLD()"  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
     assert model(torch.zeros(2, 2, 1, 8, 8, dtype=torch.float64), 0.5).x0.shape == (2, 1, 8, 8)
 
@@ -346,7 +348,7 @@ def test_help_has_an_example(capsys, command):
 
 
 def test_weights_of_another_network_are_refused(trained, tmp_path):
-    model, _ = load_model(trained / "run")
+    model = load(trained / "run")
     assert isinstance(model.network, torch.nn.Module)
     config = yaml.safe_load((trained / "small.yaml").read_text())
     config["network"]["init_args"]["width"] = 16
@@ -356,7 +358,7 @@ def test_weights_of_another_network_are_refused(trained, tmp_path):
         (tmp_path / name).write_bytes((checkpoint / name).read_bytes())
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(other))
     with pytest.raises((ValueError, RuntimeError)):
-        load_model(tmp_path)
+        load(tmp_path)
 
 
 def test_a_broken_config_is_named(trained, tmp_path, capsys):
@@ -376,7 +378,7 @@ def test_sampling_needs_no_data_class(trained, tmp_path):
     config = yaml.safe_load((checkpoint / "config.yaml").read_text())
     config["data"] = {"class_path": "a_module_of_mine.Data"}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    assert load_model(tmp_path)[1] == (1, 8, 8)
+    assert load(tmp_path).data_shape == (1, 8, 8)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])

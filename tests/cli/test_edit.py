@@ -7,10 +7,10 @@ from PIL import Image
 import psld.cli.interpolate
 from psld import editing
 from psld.cli import main
-from psld.cli.configuration import load_model
 from psld.model import Clamped
 from psld.plots.pictures import to_bytes
 from psld.processes import CLD
+from psld.runs import load
 from psld.samplers import Exponential, Heun, Projected
 from restored_digits import digits_in, levels, refused
 
@@ -34,7 +34,7 @@ def edit(folder, out, start, *options):
 def test_an_edit_is_that_of_its_seed(pictures, tmp_path, sampler, options):
     folder, images = pictures
     assert main(edit(folder, tmp_path / "out", 0.3, "--batch_size", "3", *options)) == 0
-    found, (model, _) = levels(tmp_path / "out" / "images"), load_model("cld-digits")
+    found, model = levels(tmp_path / "out" / "images"), load("cld-digits")
     grid = editing.from_time(sampler.grid("quadratic", model.process, 12), 0.3)
     for i in (1, 2):
         x = editing.edit(sampler, Clamped(model), images[i // 2 : i // 2 + 1].double(), grid, [9 + i]).x
@@ -73,7 +73,7 @@ def test_interpolation(pictures, tmp_path, capsys):
     found = levels(out / "images")
     apart = np.abs(found[[0, 2]] - levels(folder)[[0, 2]])
     assert apart.max() <= 20 and apart.mean() < 1
-    model, _ = load_model("vp-digits")
+    model = load("vp-digits")
     z = editing.encode(Clamped(model), images[[0, 2]].double(), [4, 5], 0.1, 1e-3)
     middle = editing.decode(Clamped(model), editing.slerp(z[:1], z[1:], 0.5), 0.1, 1e-3)
     assert np.abs(found[1] - to_bytes(middle.float().clamp(-1, 1))[0, ..., 0].astype(int)).max() <= 1

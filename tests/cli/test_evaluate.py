@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from psld.cli import evaluate, main
-from psld.cli.configuration import load_model
 from psld.data import Digits
 from psld.evaluation.features.bundled import bundled_classifier
 from psld.model import Clamped, ScoreModel
 from psld.plots.pictures import save_images
+from psld.runs import load
 from psld.samplers import Exponential
 
 DRAWN = ["evaluate", "psld-digits", "--against", "digits", "--num", "40", "--grid", "optimised"]
@@ -124,7 +124,7 @@ CLASS = ["evaluate", "psld-digits-conditional", "--against", "digits", "--num", 
 
 def test_a_class_is_judged_by_data_of_that_class(tmp_path, capsys):
     """Threes of the conditional model, made here without any guidance, against threes."""
-    model, _ = load_model("psld-digits-conditional")
+    model = load("psld-digits-conditional")
     told = ScoreModel(
         lambda z, t: model.network(z.float(), t.float(), label=torch.full((len(z),), 3)).to(z),
         model.process,

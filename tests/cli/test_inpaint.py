@@ -10,13 +10,13 @@ from PIL import Image
 
 from interrupted import killed_at_the_second_batch
 from psld.cli import main
-from psld.cli.configuration import load_model
 from psld.inverse.masks import named_mask
 from psld.inverse.operators import Mask
 from psld.inverse.posterior import DPS, MMPS, PiGDM
 from psld.inverse.replacement import Replacement
 from psld.model import Clamped
 from psld.plots.pictures import to_bytes
+from psld.runs import load
 from psld.samplers import RK45, Ancestral, Exponential, Projected, Sampler
 from restored_digits import digits_in, drawn, levels, refused
 
@@ -72,7 +72,7 @@ def test_a_draw_is_that_of_its_seed_and_known_pixels_are_those_given(pictures, t
     names = [path.name for path in sorted((tmp_path / "out" / "images").iterdir())]
     assert names == ["000000-0.png", "000000-1.png", "000001-0.png", "000001-1.png"]
     found, truth = levels(tmp_path / "out" / "images"), levels(folder)
-    model, _ = load_model(run)
+    model = load(run)
     for i, image in enumerate(found):
         assert np.array_equal(image[INSIDE], truth[i // 2][INSIDE])
     for i in (1, 2):
@@ -88,7 +88,7 @@ def test_an_adaptive_sampler_takes_images_one_by_one(pictures, tmp_path):
     options = ["--draws", "1", "--method", "pigdm", "--data_std", "0.7", "--noise", "0.5", "--seed", "42"]
     options += ["--sampler", "RK45", "--sampler.rtol", "3", "--sampler.atol", "3"]
     assert main(command(folder, tmp_path / "out", *options, run="vp-digits")) == 0
-    found, (model, _), sampler = levels(tmp_path / "out" / "images"), load_model("vp-digits"), RK45(3.0, 3.0)
+    found, model, sampler = levels(tmp_path / "out" / "images"), load("vp-digits"), RK45(3.0, 3.0)
     grid, calls = sampler.grid("quadratic", model.process, 5), []
     for i in range(2):
         x = images[i : i + 1].double()

@@ -8,8 +8,8 @@ import torch
 import yaml
 
 from psld.cli import main
-from psld.cli.configuration import load_model
 from psld.model import Clamped, ScoreModel
+from psld.runs import load
 from psld.samplers import Exponential
 
 SIZES = {"in_channels": 2, "out_channels": 1, "image_size": 8, "width": 8, "multipliers": [1], "blocks": 1}
@@ -65,7 +65,7 @@ def by_hand(folder, model):
 
 
 def test_guidance_1_is_the_conditional_model_and_0_the_unconditional(conditional):
-    model, _ = load_model(conditional / "run", "online")
+    model = load(conditional / "run", "online")
     of_three = by_hand(conditional, told(model, lambda z: torch.full((len(z),), 3)))
     of_none = by_hand(conditional, told(model, lambda z: None))
     assert not np.array_equal(of_three, of_none)
@@ -77,7 +77,7 @@ def test_guidance_1_is_the_conditional_model_and_0_the_unconditional(conditional
 
 def test_guidance_2_extrapolates_from_the_null_class(conditional):
     """x̂₀ is linear in the score, so guidance by hand is an extrapolation of two x̂₀."""
-    model, _ = load_model(conditional / "run", "online")
+    model = load(conditional / "run", "online")
 
     def extrapolated(z, t):
         here = [model.network(z.float(), t.float(), label=torch.full((len(z),), n)).to(z) for n in (10, 7)]

@@ -9,10 +9,10 @@ import torch
 import yaml
 
 from psld.cli import main
-from psld.cli.configuration import load_model
 from psld.data import Digits
 from psld.likelihood import Hutchinson, ProbabilityFlow, bound
 from psld.likelihood.dequantisation import Uniform
+from psld.runs import load
 
 SMALL = {
     "seed": 3,
@@ -49,7 +49,7 @@ def test_mean_and_error_are_those_of_the_bounds(run, capsys):
     options = ["--num", "3", "--batch_size", "2", "--draws", "2", "--seed", "5"]
     assert main(["likelihood", str(run), *FAST, *options]) == 0
     result = json.loads((run / "likelihood.json").read_text())
-    flow = ProbabilityFlow(load_model(run)[0], Hutchinson(), 1e-2, 1e-2)
+    flow = ProbabilityFlow(load(run), Hutchinson(), 1e-2, 1e-2)
     images = Digits("heldout")
     found = [bound(flow, images[i][None], 0.05, [5 + i], 2, Uniform(17)) for i in range(3)]
     bits = np.array([-float(each.evidence) / (64 * math.log(2)) for each in found])

@@ -9,12 +9,12 @@ import yaml
 from PIL import Image
 
 from psld.cli import main
-from psld.cli.configuration import load_model
 from psld.cli.restore import degraded
 from psld.inverse.operators import Blur, Grayscale, SuperResolution
 from psld.inverse.posterior import MMPS, PiGDM
 from psld.noise import SeededNoise
 from psld.plots.pictures import load_images
+from psld.runs import load
 from psld.samplers import Ancestral
 from restored_digits import digits_in, drawn, levels, refused
 
@@ -50,7 +50,7 @@ def test_a_draw_is_that_of_its_seed_and_its_measurement(
     y = operator.forward(images[:2].double())
     y = y + noise * SeededNoise(range(2**31 + 7, 2**31 + 9), tuple(y.shape[1:]))()
     torch.testing.assert_close(measured.double(), y.clamp(-1, 1), rtol=0, atol=0.51 / 127.5)
-    model, _ = load_model("psld-digits")
+    model = load("psld-digits")
     for i in (1, 2):
         asked = kind(model, operator, y[i // 2 : i // 2 + 1], noise)
         alone = drawn(Ancestral(), asked, Ancestral().grid("quadratic", model.process, 5), 7 + i)
@@ -98,7 +98,7 @@ def test_measurements_of_ones_own_are_smaller(tmp_path, capsys):
     options = ["--factor", "4", "--degraded"]
     assert main(command(tmp_path / "small", tmp_path / "out", "super-resolution", *options)) == 0
     assert "truth" not in capsys.readouterr().out and not (tmp_path / "out" / "measured").exists()
-    model, _ = load_model("psld-digits")
+    model = load("psld-digits")
     asked = MMPS(model, SuperResolution(4), y[1:], 0.05)
     alone = drawn(Ancestral(), asked, Ancestral().grid("quadratic", model.process, 5), 10)
     assert np.abs(levels(tmp_path / "out" / "images")[3] - alone).max() <= 1
@@ -137,7 +137,7 @@ def test_colorize(colour, tmp_path):
     options = ["--noise", "0.01", "--degraded"]
     assert main(command(tmp_path / "out" / "measured", tmp_path / "again", "colorize", *options, run=run)) == 0
     y = load_images(sorted((tmp_path / "out" / "measured").iterdir())).double()
-    model, _ = load_model(run)
+    model = load(run)
     asked = MMPS(model, Grayscale(), y[:1], 0.01)
     alone = drawn(Ancestral(), asked, Ancestral().grid("quadratic", model.process, 5), 8, (3, 8, 8))
     assert np.abs(levels(tmp_path / "again" / "images")[1] - alone).max() <= 1

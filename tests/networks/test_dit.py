@@ -266,5 +266,5 @@ def test_twenty_steps_on_the_digits_lower_the_loss(tmp_path):
 
     before = held_out()
     settings = TrainingSettings(steps=20, batch_size=64, learning_rate=2e-3, warmup_steps=5, log_every=10)
-    train(network, PSLD(), data, loss, "denoiser", settings, tmp_path / "run", seed=0)
+    train(ScoreModel(network, PSLD(), predicts="denoiser"), data, loss, settings, tmp_path / "run")
     assert held_out() < 0.9 * before

@@ -11,13 +11,13 @@ import torch
 import yaml
 
 from psld.cli import main
-from psld.cli.configuration import load_model
 from psld.networks import FIR, FourierTime, NCSNpp, NoiseClassifier, ResidualInput, SkipInput
 from psld.networks.blocks import ResidualBlock, SelfAttention
 from psld.networks.levels import InputResidual
 from psld.networks.normalisation import NormSiLU
 from psld.pretrained import PRESETS, Preset, import_official, load_official
 from psld.pretrained.official_keys import official_names
+from psld.runs import load
 from psld.training.checkpoint import CheckpointError
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "networks"
@@ -239,7 +239,8 @@ def test_an_imported_checkpoint_is_a_folder_that_sampling_reads(small_presets, t
     assert sorted(path.name for path in out.iterdir()) == ["config.yaml", "model.safetensors", "model_ema.safetensors"]
     assert [path.name for path in out.parent.iterdir()] == ["small"]
     for weights in ("online", "ema"):
-        model, shape = load_model(out, weights)
+        model = load(out, weights)
+        shape = model.data_shape
         same = load_official(checkpoint, configuration("ddpmpp_small"), weights)
         z, t = torch.randn(2, 2, 3, 32, 32), torch.tensor([0.2, 0.9])
         assert shape == (3, 32, 32) and model.jitter == 1e-9 and repr(model.process) == "PSLD(gamma=0.01)"
@@ -259,6 +260,6 @@ def test_an_imported_classifier_has_one_set_of_weights_and_does_not_sample(small
     assert sorted(path.name for path in out.iterdir()) == ["config.yaml", "model.safetensors"]
     assert yaml.safe_load((out / "config.yaml").read_text())["network"]["class_path"] == "psld.networks.NoiseClassifier"
     with pytest.raises(ValueError, match="holds a classifier"):
-        load_model(out, "online")
+        load(out, "online")
     loaded = load_official(REFERENCE / "classifier_small.ckpt", "small-classifier")
     assert isinstance(loaded, NoiseClassifier) and not loaded.training

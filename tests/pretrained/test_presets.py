@@ -8,7 +8,6 @@ import yaml
 
 import psld.data
 from psld.cli import main
-from psld.cli.configuration import load_classifier, load_model
 from psld.cli.presets import millions
 from psld.cli.train import with_preset
 from psld.networks import FIR, FourierTime, NCSNpp, ResidualInput
@@ -16,6 +15,7 @@ from psld.plots import save_images
 from psld.pretrained import PRESETS, Preset, preset
 from psld.pretrained.presets import published_config
 from psld.processes import CLD, PSLD
+from psld.runs import load, load_classifier
 
 CLASSIFIERS = [name for name, item in PRESETS.items() if item.classifier]
 COUNTED = {
@@ -120,7 +120,8 @@ def smoke(name, pictures, folder):
     assert main(["train", "--config", str(folder / "preset.yaml"), *run]) == 0
     rows = (folder / "run" / "metrics.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "1", "2"]
-    model, shape = load_model(folder / "run")
+    model = load(folder / "run")
+    shape = model.known_shape()
     assert shape == (3, size, size) and model.jitter == config["jitter"]
 
 
@@ -142,9 +143,9 @@ def test_a_smoke_run_of_a_classifier(name, monkeypatch, tmp_path):
     assert main(["train-classifier", *run]) == 0
     rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "1", "2"]
-    network, process, shape = load_classifier(tmp_path / "run")
-    assert (network.classes, shape) == (2, (3, size, size))
-    assert process.same_marginals(CLD() if name.endswith("cld") else PSLD(0.01))
+    loaded = load_classifier(tmp_path / "run")
+    assert (loaded.classes, loaded.data_shape) == (2, (3, size, size))
+    assert loaded.process.same_marginals(CLD() if name.endswith("cld") else PSLD(0.01))
 
 
 SCORES = [name for name, item in PRESETS.items() if not item.classifier]
@@ -178,7 +179,7 @@ def test_train_takes_a_preset_by_name(monkeypatch, pictures, tmp_path):
     run = ["--run", str(tmp_path / "run"), "--limit", "1", "--training.tensorboard", "false"]
     changed = ["--data.root", str(pictures[32]), "--network.width", "8"]
     assert main(["train", "--preset", "cifar10-ablation-0.02", *changed, *run]) == 0
-    model, _ = load_model(tmp_path / "run")
+    model = load(tmp_path / "run")
     assert repr(model.process) == "PSLD(gamma=0.02)"
 
 

@@ -9,13 +9,13 @@ from PIL import Image
 
 from psld import Clamped, Exponential
 from psld.cli import main
-from psld.cli.configuration import load_model
 from psld.cli.demo import featurise
 from psld.data import Digits
 from psld.evaluation import frechet_distance
 from psld.evaluation.features.bundled import bundled_classifier
 from psld.pretrained import published_checkpoint, published_checkpoints
 from psld.pretrained.published import FOLDER
+from psld.runs import load
 
 NAMES = published_checkpoints()
 
@@ -41,7 +41,8 @@ def test_samples_are_as_good_as_the_card_says(name):
     """Same sampler, budget and seeds as a row of the card; another processor rounds otherwise."""
     row = re.search(r"\| multistep \| 10 \| 10 \| ([\d.]+) \|", (FOLDER / name / "README.md").read_text())
     assert row is not None
-    network, shape = load_model(name)
+    network = load(name)
+    shape = network.known_shape()
     model, sampler = Clamped(network), Exponential(order=2)
     grid = sampler.grid("optimised", model.process, 10)
     images = torch.cat([batch.x for batch in sampler.batches(model, shape, grid, range(1000), 500)])

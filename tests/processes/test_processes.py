@@ -63,38 +63,38 @@ def test_official_operators(official):
 # -- kernels against scipy -----------------------------------------------------------------------------------------
 
 
-def scipy_moments(process: Process, t: float, conditioning: str) -> tuple[torch.Tensor, torch.Tensor]:
+def scipy_moments(process: Process, t: float, matching: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Φ and Σ from scipy's expm and Lyapunov solver, forming S − ΦSΦᵀ."""
     rate = process.schedule
     b = float(rate.increment(torch.zeros(1, dtype=torch.float64), torch.tensor([t], dtype=torch.float64)))
-    a, d = process.drift_matrix.numpy(), process.diffusion.numpy()
+    a, d = process.drift_matrix.numpy(), process.recipe.diffusion.numpy()
     phi, s = expm(a * b), solve_continuous_lyapunov(a, -2.0 * d)
     covariance = s - phi @ s @ phi.T
-    if conditioning == "hsm":
+    if matching == "hsm":
         covariance = covariance + phi @ process.initial_covariance.numpy() @ phi.T
     return torch.from_numpy(phi), torch.from_numpy(covariance)
 
 
 @each(WITH_RECIPE)
-@pytest.mark.parametrize("conditioning", ["hsm", "dsm"])
+@pytest.mark.parametrize("matching", ["hsm", "dsm"])
 @pytest.mark.parametrize("t", [0.05, 0.3, 1.0])
-def test_perturb_has_the_mean_and_covariance_of_the_kernel(process, conditioning, t):
+def test_perturb_has_the_mean_and_covariance_of_the_kernel(process, matching, t):
     """perturb is affine: unit x₀, unit auxiliary and unit ε read out its matrices, no sampling."""
     k = process.k
-    phi, covariance = scipy_moments(process, t, conditioning)
+    phi, covariance = scipy_moments(process, t, matching)
     x0, aux, eps = (
         torch.zeros(2 * k, 1).double(),
         torch.zeros(2 * k, k - 1, 1).double(),
         torch.zeros(2 * k, k, 1).double(),
     )
     x0[0], aux[range(1, k), range(k - 1)], eps[range(k, 2 * k), range(k)] = 1.0, 1.0, 1.0
-    auxiliary = aux if conditioning == "dsm" else None
-    z = process.perturb(x0, t, eps, conditioning, auxiliary)[..., 0]
-    columns = k if conditioning == "dsm" else 1
+    auxiliary = aux if matching == "dsm" else None
+    z = process.perturb(x0, t, eps, matching, auxiliary)[..., 0]
+    columns = k if matching == "dsm" else 1
     torch.testing.assert_close(z[:columns].T, phi[:, :columns], rtol=1e-11, atol=1e-13)
     spread = z[k:].T
     torch.testing.assert_close(spread @ spread.T, covariance, rtol=1e-10, atol=1e-12)
-    if conditioning == "hsm" and k > 1:  # z₀'s auxiliary noise through Φ, on top of dsm
+    if matching == "hsm" and k > 1:  # z₀'s auxiliary noise through Φ, on top of dsm
         start = process.initial_auxiliary(torch.eye(k - 1).double()[..., None])[..., 0].T
         torch.testing.assert_close(start @ start.T, process.initial_covariance[1:, 1:])
 
@@ -281,7 +281,7 @@ def test_precision_of_the_noise_scale_near_the_data(order, t, rel):
     """Σ keeps every digit, Σ⁻¹ cannot: its condition number grows like t^(2 − 2n). Against 60 digits (Van Loan)."""
     process = HigherOrderLangevin(order)
     with mpmath.workdps(60):
-        a, d = mpmath.matrix(process.drift_matrix.tolist()), mpmath.matrix(process.diffusion.tolist())
+        a, d = mpmath.matrix(process.drift_matrix.tolist()), mpmath.matrix(process.recipe.diffusion.tolist())
         block = mpmath.zeros(2 * order)
         for i in range(order):
             for j in range(order):
@@ -324,7 +324,7 @@ def test_time_runs_forward():
 
 @pytest.mark.usefixtures("unchecked")
 def test_conditioning_is_hsm_or_dsm():
-    with pytest.raises(ValueError, match="conditioning must be 'hsm' or 'dsm': got 'HSM'"):
+    with pytest.raises(ValueError, match="matching must be 'hsm' or 'dsm': got 'HSM'"):
         PSLD().marginal(0.5, "HSM")  # pyright: ignore[reportArgumentType]
 
 
@@ -378,9 +378,9 @@ def test_a_number_is_a_constant_schedule_and_a_multiple_of_the_identity():
     ("process", "text"),
     [
         (PSLD(), "PSLD(gamma=0.01)"),
-        (PSLD(0.01, nu=4.01, mass=0.25, beta=Constant(8.0)), "PSLD(gamma=0.01)"),
+        (PSLD(0.01, nu=4.01, beta=Constant(8.0)), "PSLD(gamma=0.01, nu=4.01, beta=Constant(beta=8))"),
         (PSLD(0.25, nu=5.0, kappa=0.1, beta=4.0, mass=0.5), "PSLD(gamma=0.25, nu=5, kappa=0.1, beta=4, mass=0.5)"),
-        (PSLD(0.123456789, beta=Linear()), "PSLD(gamma=0.123456789, beta=Linear(0.1, 20))"),
+        (PSLD(0.123456789, beta=Linear()), "PSLD(gamma=0.123456789, beta=Linear(beta_min=0.1, beta_max=20))"),
         (CLD(), "CLD()"),
         (CLD(nu=5.0, kappa=0.2), "CLD(nu=5, kappa=0.2)"),
         (VPSDE(), "VPSDE()"),

@@ -19,6 +19,7 @@ from psld.data import Digits
 from psld.model import ScoreModel
 from psld.noise import Generators, standard_normal
 from psld.processes import VPSDE
+from psld.specs import Specified
 from psld.training import TrainingSettings, train
 
 STEPS = 40
@@ -32,7 +33,7 @@ def small_network(dropout: float = 0.3, levels: int = 1, classes: int | None = N
     return UNet(1, 1, 8, **sizes, classes=classes)  # pyright: ignore[reportArgumentType]
 
 
-class TwoConvolutions(nn.Module):
+class TwoConvolutions(Specified, nn.Module):
     """For what is slow: compiled in a second, and float16 on a CPU."""
 
     def __init__(self, dropout: float = 0.1):
@@ -62,10 +63,10 @@ def small_run(
     run: Path, loss=noise_error, network: nn.Module | None = None, data=None, seed: int = 3, **options
 ) -> Path:
     """Options of `train`, or of the settings."""
-    of_train = {name: options.pop(name) for name in ("resume", "overwrite", "config_text") if name in options}
+    of_train = {name: options.pop(name) for name in ("resume", "overwrite") if name in options}
     network = small_network() if network is None else network
     data = Digits("heldout") if data is None else data
-    return train(network, VPSDE(), data, loss, "eps", small_settings(**options), run, seed, **of_train)
+    return train(ScoreModel(network, VPSDE()), data, loss, small_settings(**options), run, seed=seed, **of_train)
 
 
 def launched(

@@ -33,7 +33,8 @@ def test_resumes_bit_for_bit(tmp_path, predicts, precision):
         settings = small_settings(steps=steps, precision=precision)
         loss = Denoising(0.85, -0.67)
         run = tmp_path / name
-        return train(FORMS[predicts](), PSLD(), Digits("heldout"), loss, predicts, settings, run, seed=3, resume=resume)
+        model = ScoreModel(FORMS[predicts](), PSLD(), predicts)
+        return train(model, Digits("heldout"), loss, settings, run, seed=3, resume=resume)
 
     whole = go("whole", 8)
     go("parts", 4)
@@ -64,7 +65,7 @@ def test_one_trained_denoiser_is_near_the_exact_score_of_every_process(tmp_path)
     torch.manual_seed(0)
     network = Preconditioned(MLP(1, 2, width=64, depth=2, time_scale=30.0), s)
     settings = small_settings(steps=600, batch_size=256, learning_rate=3e-3, ema_decay=0.98, checkpoint_every=1000)
-    train(network, VPSDE(), Draws(data, 4000), Denoising(s), "denoiser", settings, tmp_path / "run", seed=0)
+    train(ScoreModel(network, VPSDE(), "denoiser"), Draws(data, 4000), Denoising(s), settings, tmp_path / "run")
     network.eval()
     for process in (VPSDE(), CLD(), PSLD(0.25), HigherOrderLangevin(3)):
         t = process.time_of(torch.tensor([0.05, 0.2, 0.5, 1.0, 3.0], dtype=torch.float64).repeat_interleave(200))

@@ -103,7 +103,8 @@ def test_resumes_bit_for_bit(tmp_path, num_workers):
         network = Preconditioned(labelled_network(dropout=0.3), 0.85)
         settings = small_settings(steps=steps, label_dropout=0.2, num_workers=num_workers)
         data, loss = Digits("heldout"), Denoising(0.85, -0.67)
-        return train(network, CLD(), data, loss, "denoiser", settings, tmp_path / name, seed=3, resume=resume)
+        model = ScoreModel(network, CLD(), "denoiser")
+        return train(model, data, loss, settings, tmp_path / name, seed=3, resume=resume)
 
     whole = read_checkpoint(go("whole", 8))
     go("parts", 5)
@@ -120,9 +121,9 @@ def test_every_loss_hands_the_label_to_the_network(loss, predicts):
         return  # refused
 
     def value(network, x0, **condition):
-        conditioning = "dsm" if isinstance(loss, DSM) else "hsm"
+        matching = "dsm" if isinstance(loss, DSM) else "hsm"
         generators = [torch.Generator().manual_seed(seed) for seed in range(len(x0))]
-        model = ScoreModel(network, CLD(), predicts, conditioning)
+        model = ScoreModel(network, CLD(), predicts, matching)
         return loss(model, x0, torch.tensor([0.2, 0.9], dtype=torch.float64), generators, **condition)
 
     def answer(z, number):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from psld.training import TrainingDiverged, latest_checkpoint, load_weights, writing
@@ -34,12 +35,12 @@ class Spoiled:
 
 def test_a_run_learns_logs_and_keeps_two_checkpoints(tmp_path):
     network = small_network()
-    last = small_run(tmp_path / "run", network=network, steps=60, config_text="steps: 60\n")
+    last = small_run(tmp_path / "run", network=network, steps=60)
     assert [folder.name for folder in sorted((tmp_path / "run/checkpoints").iterdir())] == [
         "step-00000056",
         "step-00000060",
     ]
-    assert (last / "config.yaml").read_text() == "steps: 60\n"
+    assert yaml.safe_load((last / "config.yaml").read_text())["training"]["steps"] == 60
     rows = list(csv.DictReader((tmp_path / "run/metrics.csv").open()))
     assert [int(row["step"]) for row in rows] == list(range(5, 61, 5))
     assert [int(row["images"]) for row in rows] == list(range(80, 961, 80))  # 16 a step

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 
-from psld.cli.configuration import load_model
 from psld.comparison import Reference, cells, draw_plot, markdown, measure, read_rows, write_rows
 from psld.data import Digits
 from psld.evaluation import energy_distance, frechet_distance
 from psld.exact import Empirical, GaussianMixture
 from psld.files import atomic_file, claim_folder
-from psld.model import Clamped, ScoreModel
-from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin, Process
+from psld.model import Clamped, Model
+from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin, LinearProcess
+from psld.runs import load
 from psld.samplers.tuning import Judge
 
 __all__ = ["run"]
@@ -31,7 +31,7 @@ EPILOG = """example: psld bench samplers --data digits --nfe 5 10 20 --num 2000 
 one family only: psld bench samplers --processes PSLD-0.01 --only Projected paper-quadratic --out runs/few"""
 
 ProcessName = Literal["VP", "CLD", "PSLD-0.01", "PSLD-0.25", "order-3"]
-PROCESSES: dict[str, Process] = {
+PROCESSES: dict[str, LinearProcess] = {
     "VP": VPSDE(),
     "CLD": CLD(),
     "PSLD-0.01": PSLD(gamma=0.01),
@@ -108,10 +108,11 @@ def known_data(name: str) -> GaussianMixture:
     return GaussianMixture(torch.stack([angles.cos(), angles.sin()], 1), COMPONENT_STD)
 
 
-def models(config) -> Iterator[tuple[ScoreModel, tuple[int, ...]]]:
+def models(config) -> Iterator[tuple[Model, tuple[int, ...]]]:
     """Exact models of each process, or the one trained model."""
     if config.checkpoint is not None:
-        model, shape = load_model(config.checkpoint, device=config.device)
+        model = load(config.checkpoint, device=config.device)
+        shape = model.known_shape()
         if shape != Digits("heldout").image_shape:
             raise ValueError(
                 f"--checkpoint is held against the digits, (1, 8, 8), and {config.checkpoint} makes images of {shape}. "
@@ -124,7 +125,7 @@ def models(config) -> Iterator[tuple[ScoreModel, tuple[int, ...]]]:
         yield known.model(PROCESSES[name]), known.data_shape
 
 
-def make_reference(model: ScoreModel, shape: tuple[int, ...], config, out: Path) -> Reference:
+def make_reference(model: Model, shape: tuple[int, ...], config, out: Path) -> Reference:
     """Images to compare with, the floors between two sets of them, and the exact solutions, kept in OUT."""
     if config.checkpoint is not None:
         images = Digits("train").images.double()
@@ -143,9 +144,7 @@ def make_reference(model: ScoreModel, shape: tuple[int, ...], config, out: Path)
     )
 
 
-def _judge(
-    model: ScoreModel, shape: tuple[int, ...], seeds: range, tolerance: float, projected: bool, out: Path
-) -> Judge:
+def _judge(model: Model, shape: tuple[int, ...], seeds: range, tolerance: float, projected: bool, out: Path) -> Judge:
     """A judge whose solutions are kept in OUT."""
     path = out / "exact" / f"{model.process!r}{', projected' if projected else ''}.npy"
     known = torch.from_numpy(np.load(path, allow_pickle=False)) if path.exists() else None

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
-from psld.cli.configuration import load_model, published_config
 from psld.cli.sample import generate
 from psld.cli.train import parser as train_parser
 from psld.cli.train import train_from
@@ -19,9 +18,11 @@ from psld.data import Digits
 from psld.evaluation import DigitClassifier, classifier_accuracy, frechet_distance, memorised_share
 from psld.evaluation.features.bundled import bundled_classifier
 from psld.files import write_json
-from psld.model import Clamped, ScoreModel
+from psld.model import Clamped, Model
 from psld.plots import save_beside, save_grid, save_phase_space
+from psld.pretrained.presets import published_config
 from psld.report.drawing import phase_space_paths
+from psld.runs import load
 from psld.samplers import SSCS, EulerMaruyama, Exponential, PredictorCorrector, Sampler, grids
 
 __all__ = ["run"]
@@ -55,11 +56,12 @@ def run(arguments: list[str]) -> int:
     trained = time.monotonic()
 
     print(f"sampling {SAMPLES} images of PSLD with each of four samplers, then measuring", flush=True)
-    network, shape = load_model(folder)
+    network = load(folder)
+    shape = network.known_shape()
     model = Clamped(network)  # for samplers of few steps; the published ones run as published
     fast, quadratic = grids.optimised(model.process, NFE), grids.quadratic(model.process, NFE)
     paper = grids.paper(model.process, 50, "quadratic")
-    samplers: dict[str, tuple[Sampler, ScoreModel, grids.Grid]] = {
+    samplers: dict[str, tuple[Sampler, Model, grids.Grid]] = {
         f"exponential, η = 1, optimised grid, NFE {NFE}": (Exponential(order=2, eta=1.0), model, fast),
         f"predictor–corrector, optimised grid, NFE {NFE}": (PredictorCorrector(predictor=2), model, fast),
         f"SSCS, quadratic grid, NFE {NFE}": (SSCS(), network, quadratic),
@@ -79,7 +81,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def draw(sampler: Sampler, model: ScoreModel, shape: tuple[int, ...], grid: grids.Grid) -> torch.Tensor:
+def draw(sampler: Sampler, model: Model, shape: tuple[int, ...], grid: grids.Grid) -> torch.Tensor:
     """SAMPLES images in [−1, 1], float32."""
     batches = generate(sampler, model, shape, grid, range(SAMPLES), batch_size=500)
     return torch.cat([batch.x for batch in batches]).float().clamp(-1, 1)
@@ -120,7 +122,7 @@ def confident_share(classifier: DigitClassifier, images: torch.Tensor) -> float:
     return float((classifier(images).softmax(1).amax(1) > 0.9).double().mean())
 
 
-def draw_phase_space(model: ScoreModel, path: Path) -> None:
+def draw_phase_space(model: Model, path: Path) -> None:
     """Position against momentum of single pixels, from data to noise and from noise to data."""
     paths = phase_space_paths(model, Digits("heldout").images[:3], range(3))
     save_phase_space(

@@ -14,7 +14,7 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
-from psld.cli.configuration import instances, load_model
+from psld.cli.configuration import instances
 from psld.cli.measuring import add_extractor_arguments, chosen_extractor, statistics_of
 from psld.cli.sample import (
     accelerate,
@@ -36,9 +36,10 @@ from psld.evaluation.features.weight_files import file_sha256
 from psld.evaluation.metrics.quality import Protocol, compare, frechet_between
 from psld.evaluation.statistics import ImageStatistics, Measurement, is_statistics, measured
 from psld.files import write_json
-from psld.model import Clamped, ScoreModel
+from psld.model import Clamped, Model
 from psld.pretrained.published import with_place_for_results
-from psld.processes import Process
+from psld.processes import LinearProcess
+from psld.runs import load
 from psld.samplers import Sampler
 from psld.samplers.grids import Grid
 from psld.training import latest_checkpoint
@@ -236,7 +237,8 @@ class Drawing(NamedTuple):
 
 def _evaluate_run(options: ArgumentParser, config, checkpoint: Path, fabric: Fabric) -> int:
     parts = instances(options, config)
-    model, shape = load_model(checkpoint, config.weights, str(fabric.device), parts.get("process"))
+    model = load(checkpoint, config.weights, str(fabric.device), parts.get("process"))
+    shape = model.known_shape()
     accelerate(model, config)
     judged = guided(model, config.label, config.guidance)
     if config.label is not None and config.guidance is None:
@@ -269,7 +271,7 @@ def _evaluate_run(options: ArgumentParser, config, checkpoint: Path, fabric: Fab
     return 0
 
 
-def _drawings(config, sampler: Sampler, process: Process) -> Iterator[Drawing]:
+def _drawings(config, sampler: Sampler, process: LinearProcess) -> Iterator[Drawing]:
     """The one of the options, or those of the sweep, built before anything is drawn."""
     if not config.sweep:
         label = f"{sampler!r}, {config.grid}"
@@ -301,7 +303,7 @@ def _told(config) -> str:
 
 
 def _evaluated(
-    model: ScoreModel, shape: tuple[int, ...], drawing: Drawing, reference: Reference, config, fabric: Fabric
+    model: Model, shape: tuple[int, ...], drawing: Drawing, reference: Reference, config, fabric: Fabric
 ) -> dict[str, Any]:
     """Draws samples, a batch at a time, and judges them."""
     count = config.num or PROTOCOLS["10k"]

@@ -8,7 +8,7 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
-from psld.cli.configuration import instances, load_model
+from psld.cli.configuration import instances
 from psld.cli.restoring import ENLARGED, fingerprint, open_pictures, rms
 from psld.cli.sample import Pictures, add_model_arguments, process_of
 from psld.distributed import launch
@@ -17,6 +17,7 @@ from psld.files import claim_folder
 from psld.model import Clamped
 from psld.plots import save_grid
 from psld.pretrained.published import published_checkpoint
+from psld.runs import load
 from psld.training import latest_checkpoint
 
 __all__ = ["run"]
@@ -65,7 +66,8 @@ def run(arguments: list[str]) -> int:
     checkpoint = published_checkpoint(config.run)
     device = launch(config.accelerator, devices=1, nodes=1).device
     process = instances(options, config).get("process")
-    model, shape = load_model(checkpoint, config.weights, str(device), process)
+    model = load(checkpoint, config.weights, str(device), process)
+    shape = model.known_shape()
     if not 0.0 < config.t_min < model.process.T:
         raise ValueError(f"--t_min must lie between 0 and {model.process.T:g}: got {config.t_min}.")
     ends = _ends(config, shape)

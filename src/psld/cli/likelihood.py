@@ -10,14 +10,15 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
-from psld.cli.configuration import instances, load_model
+from psld.cli.configuration import instances
 from psld.data import Digits, ImageData
 from psld.files import write_json
 from psld.likelihood import ExactTrace, Hutchinson, ProbabilityFlow, Start, bits_per_dimension, bound
 from psld.likelihood.dequantisation import Dequantiser, LogitNormal, Uniform, fit, on_levels
 from psld.model import ScoreModel
 from psld.pretrained.published import with_place_for_results
-from psld.processes import Process
+from psld.processes import LinearProcess
+from psld.runs import load
 from psld.training import latest_checkpoint
 
 __all__ = ["run"]
@@ -59,7 +60,10 @@ def parser() -> ArgumentParser:
     options.add_argument("--batch_size", type=int, default=64, help="images at a time")
     options.add_argument("--weights", type=Literal["ema", "online"], default="ema", help="averaged weights or the last")
     options.add_subclass_arguments(
-        Process, "process", required=False, help="another process, for a run that predicts the denoiser: psld.CLD …"
+        LinearProcess,
+        "process",
+        required=False,
+        help="another process, for a run that predicts D(y; σ)",
     )
     options.add_argument("--device", type=str, default="cpu", help="cpu, cuda …")
     return options
@@ -79,7 +83,8 @@ def run(arguments: list[str]) -> int:
     if out.exists():
         raise FileExistsError(f"{out} is there already: give another --out, or remove it.")
     parts = instances(options, config)
-    model, shape = load_model(config.run, config.weights, config.device, parts.get("process"))
+    model = load(config.run, config.weights, config.device, parts.get("process"))
+    shape = model.known_shape()
     images = first_images(parts.data, config.num, shape)
     levels = config.levels or (17 if isinstance(parts.data, Digits) else 256)
     if config.dequantise != "none":

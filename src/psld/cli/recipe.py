@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
 
 from psld.cli.configuration import instances
-from psld.processes import Process
+from psld.processes import LinearProcess
 from psld.recipe import LinearRecipe, RecipeError
+from psld.specs import build
 
 __all__ = ["run"]
 
@@ -25,6 +27,7 @@ or an SDE dz = drift·z dt + noise·dw:               drift: [[0, 2], [-0.5, -2]
                                                     covariance: (optional; solved for when left out)"""
 
 EPILOG = """example: psld recipe --process PSLD --process.gamma 0.02;
+the process of a run to be: psld recipe --config configs/own-sde.yaml;
 an SDE of your own: psld recipe --matrices my_sde.yaml --json"""
 
 RECIPE_KEYS, SDE_KEYS = {"diffusion", "curl", "covariance"}, {"drift", "noise"}
@@ -42,8 +45,9 @@ def parser() -> ArgumentParser:
     options = ArgumentParser(prog="psld recipe", description=DESCRIPTION, formatter_class=Formatter)
     options.epilog = EPILOG
     options.add_subclass_arguments(
-        Process, "process", required=False, help="PSLD, CLD, VPSDE, HigherOrderLangevin, VESDE, SubVPSDE"
+        LinearProcess, "process", required=False, help="PSLD, CLD, VPSDE, HigherOrderLangevin, VESDE, SubVPSDE"
     )
+    options.add_argument("--config", type=str | None, default=None, help="YAML file of psld train: its process")
     options.add_argument("--matrices", type=str | None, default=None, help="YAML file of matrices")
     options.add_argument("--json", action="store_true", help="print the report as JSON")
     return options
@@ -53,14 +57,37 @@ def run(arguments: list[str]) -> int:
     """Print the report; returns 0 when stationary and ergodic, else 1."""
     options = parser()
     config = options.parse_args(arguments)
-    if (config.process is None) == (config.matrices is None):
-        raise ValueError("give one of --process and --matrices. Example: psld recipe --process CLD")
+    if sum(given is not None for given in (config.process, config.config, config.matrices)) != 1:
+        raise ValueError("give one of --process, --config and --matrices. Example: psld recipe --process CLD")
     if config.matrices is not None:
         report = read_matrices(Path(config.matrices)).check()
+    elif config.config is not None:
+        report = read_process(Path(config.config)).check()
     else:
         report = instances(options, config).process.check()
     print(json.dumps(report.to_dict(), indent=2) if config.json else report)
     return 0 if report.ok else 1
+
+
+def read_process(path: Path) -> LinearProcess:
+    """The process of a configuration of psld train.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it says no process, or one that cannot be made.
+    """
+    known = _read(path)
+    process = build(known.get("process") if isinstance(known, dict) else None, where=str(path))
+    if not isinstance(process, LinearProcess):
+        raise ValueError(f"{path} says no process: configs/own-sde.yaml is an example of one that does.")
+    return process
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from error
 
 
 def read_matrices(path: Path) -> LinearRecipe:
@@ -70,10 +97,7 @@ def read_matrices(path: Path) -> LinearRecipe:
         FileNotFoundError: there is no such file.
         RecipeError: other keys than those of a recipe or an SDE, or matrices that form none.
     """
-    try:
-        matrices = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from error
+    matrices = _read(path)
     keys = set(matrices) if isinstance(matrices, dict) else set()
     if keys == RECIPE_KEYS:
         return LinearRecipe(**matrices)

@@ -9,10 +9,11 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser
 
-from psld.cli.configuration import instances, load_data, load_model
+from psld.cli.configuration import instances
 from psld.model import Clamped
 from psld.pretrained.published import with_place_for_results
 from psld.report import ReportSettings, TrainedRun, require_place, run_folder, write_report
+from psld.runs import load, load_data
 from psld.samplers import Sampler
 from psld.samplers.grids import NAMES
 from psld.training import latest_checkpoint
@@ -82,7 +83,8 @@ def run(arguments: list[str]) -> int:
         quick=config.quick,
         sweep=None if config.sweep is None else Path(config.sweep),
     )
-    model, shape = load_model(folder, config.weights, config.device)
+    model = load(folder, config.weights, config.device)
+    shape = model.known_shape()
     if config.clamp:
         model = Clamped(model)
     data, no_data = None, ""

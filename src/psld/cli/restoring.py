@@ -12,7 +12,7 @@ from jaxtyping import Float
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
-from psld.cli.configuration import instances, load_model
+from psld.cli.configuration import instances
 from psld.cli.sample import Pictures, accelerate, add_sampling_arguments, own_share, provenance
 from psld.data import ImageData
 from psld.data.opening import holds_mnist, open_images
@@ -20,9 +20,10 @@ from psld.distributed import launch
 from psld.files import claim_folder
 from psld.inverse.operators import LinearOperator
 from psld.inverse.posterior import DPS, MMPS, PiGDM, PosteriorGuidance
-from psld.model import Clamped, ScoreModel
+from psld.model import Clamped, Model, ScoreModel
 from psld.plots.pictures import save_panels
 from psld.pretrained.published import published_checkpoint
+from psld.runs import load
 from psld.samplers import Projected, Sampler, Samples
 from psld.samplers.grids import Grid
 
@@ -122,7 +123,8 @@ def opened(options: ArgumentParser, config) -> Job:
     checkpoint = published_checkpoint(config.run)
     fabric = launch(config.accelerator, config.devices, config.nodes)
     parts = instances(options, config)
-    model, shape = load_model(checkpoint, config.weights, str(fabric.device), parts.get("process"))
+    model = load(checkpoint, config.weights, str(fabric.device), parts.get("process"))
+    shape = model.known_shape()
     accelerate(model, config)
     return Job(fabric, checkpoint, parts.sampler, model, shape)
 
@@ -174,7 +176,7 @@ def size_of(shape: Sequence[int]) -> str:
 # -- drawing -----------------------------------------------------------------------------------------------------------
 
 
-def guided(config, model: ScoreModel, operator: LinearOperator, observation: Tensor) -> ScoreModel:
+def guided(config, model: Model, operator: LinearOperator, observation: Tensor) -> Model:
     """The model given a measurement, by the posterior guidance that --method names."""
     own = {argument: config[name] for name, (method, argument) in OWN.items() if method == config.method}
     given = {argument: value for argument, value in own.items() if value is not None}
@@ -182,7 +184,7 @@ def guided(config, model: ScoreModel, operator: LinearOperator, observation: Ten
 
 
 def conditional(
-    job: Job, config, given: Tensor, build: Callable[[ScoreModel, Tensor], tuple[Sampler, ScoreModel]]
+    job: Job, config, given: Tensor, build: Callable[[Model, Tensor], tuple[Sampler, Model]]
 ) -> tuple[Sampler, Grid, Draw]:
     """Draws given one measurement a picture.
 

@@ -14,17 +14,18 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
-from psld.cli.configuration import instances, load_classifier, load_model
+from psld.cli.configuration import instances
 from psld.distributed import launch
 from psld.files import atomic_file, claim_folder
 from psld.guidance.classifier_free import ClassifierFreeGuidance
 from psld.guidance.classifier_guidance import ClassifierGuidance
-from psld.model import Clamped, ScoreModel
+from psld.model import Clamped, Model, ScoreModel
 from psld.networks import Autocast
 from psld.plots import save_grid
 from psld.plots.pictures import from_bytes, load_images, save_image, to_bytes
 from psld.pretrained.published import published_checkpoint, published_checkpoints
-from psld.processes import Process
+from psld.processes import LinearProcess
+from psld.runs import load, load_classifier
 from psld.samplers import Sampler, Samples
 from psld.samplers.grids import NAMES, Grid
 from psld.training import latest_checkpoint
@@ -117,7 +118,7 @@ def add_sampling_arguments(options: ArgumentParser) -> None:
 def add_model_arguments(options: ArgumentParser) -> None:
     """Which model of a run is asked, and where: process, weights, clamp, accelerator."""
     options.add_subclass_arguments(
-        Process,
+        LinearProcess,
         "process",
         required=False,
         help="another process than the run's, for a run that predicts the denoiser: psld.CLD …",
@@ -131,7 +132,7 @@ def add_model_arguments(options: ArgumentParser) -> None:
 
 def generate(
     sampler: Sampler,
-    model: ScoreModel,
+    model: Model,
     shape: tuple[int, ...],
     grid: Grid,
     seeds: Sequence[int],
@@ -165,8 +166,10 @@ def run(arguments: list[str]) -> int:
     out = Path(config.out)
     parts = instances(options, config)
     sampler = parts.sampler
-    model, shape = load_model(checkpoint, config.weights, str(fabric.device), parts.get("process"))
-    accelerate(model, config)
+    network = load(checkpoint, config.weights, str(fabric.device), parts.get("process"))
+    shape = network.known_shape()
+    accelerate(network, config)
+    model: Model = network
     if config.classifier is None:
         if config.temperature is not None:
             raise ValueError(f"--temperature {config.temperature} is of a classifier: give --classifier.")
@@ -211,7 +214,7 @@ def accelerate(model: ScoreModel, config) -> None:
         model.network = torch.compile(model.network)
 
 
-def guided(model: ScoreModel, label: int | None, guidance: float | None) -> ScoreModel:
+def guided(model: Model, label: int | None, guidance: float | None) -> Model:
     """The model guided to a class; the model itself where no label is given.
 
     Raises:
@@ -221,7 +224,7 @@ def guided(model: ScoreModel, label: int | None, guidance: float | None) -> Scor
         if guidance is not None:
             raise ValueError(f"--guidance {guidance} needs a class to guide to: give --label.")
         return model
-    classes: int | None = getattr(model.network, "classes", None)
+    classes = model.classes
     if classes is None:
         raise ValueError(
             f"--label {label} is for runs trained with labels, and this one was not: leave --label out, train with "
@@ -235,7 +238,7 @@ def guided(model: ScoreModel, label: int | None, guidance: float | None) -> Scor
     return ClassifierFreeGuidance(model, label, classes, scale)
 
 
-def guided_by_classifier(model: ScoreModel, shape: tuple[int, ...], config, device: str) -> ScoreModel:
+def guided_by_classifier(model: Model, shape: tuple[int, ...], config, device: str) -> Model:
     """The model guided to --label by --classifier. A model with labels of its own is taken without.
 
     Raises:
@@ -245,14 +248,15 @@ def guided_by_classifier(model: ScoreModel, shape: tuple[int, ...], config, devi
     """
     if config.label is None:
         raise ValueError(f"--classifier {config.classifier} needs a class to guide to: give --label.")
-    network, process, known = load_classifier(config.classifier, device)
+    classifier = load_classifier(config.classifier, device)
+    known = classifier.data_shape
     if known != shape:
         raise ValueError(
             f"{config.classifier} classifies images of {known[1]}×{known[2]} pixels and {known[0]} channel(s), and the "
             f"run draws {shape[1]}×{shape[2]} and {shape[0]}: train a classifier on images of its size."
         )
     scale, temperature = (1.0 if given is None else given for given in (config.guidance, config.temperature))
-    return ClassifierGuidance(model, network, config.label, scale, temperature, process)
+    return ClassifierGuidance(model, classifier.network, config.label, scale, temperature, classifier.process)
 
 
 def own_share(count: int, present: set[int], rank: int, ranks: int) -> list[int]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pydoc import locate
+from typing import cast
 
+import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from psld.cli.configuration import run_parser, seeded_instances
-from psld.networks import NoiseClassifier
+from psld.cli.configuration import run_parser
+from psld.model import ScoreModel
+from psld.networks import NoiseClassifier, filled_channels
 from psld.pretrained.presets import preset
-from psld.training import train
+from psld.runs import network_from
+from psld.specs import build, resolve
+from psld.training import TrainingSettings, train
 
 __all__ = ["add_run_arguments", "parsed", "run", "train_from"]
 
@@ -24,10 +28,6 @@ latest checkpoint to the same weights, bit for bit, as a run that was never stop
 EPILOG = """example: psld train --config configs/digits.yaml --run runs/digits --training.max_seconds 60;
 a published experiment: psld train --preset cifar10-sota-0.01 --data.root data/cifar10 --run runs/cifar10;
 to see every option with its value: psld train --config configs/digits.yaml --run runs/digits --print_config"""
-
-
-OF_THE_COMMAND = ("config", "preset", "limit", "run", "resume", "overwrite")
-"""What is not part of the configuration that a checkpoint keeps."""
 
 
 def parser() -> ArgumentParser:
@@ -50,9 +50,10 @@ def run(arguments: list[str]) -> int:
     """Train; returns 0."""
     options = parser()
     config = parsed(options, arguments)
-    kind = locate(config.network.class_path) if config.network else None
-    if isinstance(kind, type) and issubclass(kind, NoiseClassifier):
-        raise ValueError(f"{kind.__name__} is a classifier of noisy images: psld train-classifier trains it.")
+    if config.network and _is_classifier(config.network.class_path):
+        raise ValueError(
+            f"{config.network.class_path} is a classifier of noisy images: psld train-classifier trains it."
+        )
     print(f"last checkpoint: {train_from(options, config)}")
     return 0
 
@@ -107,29 +108,29 @@ def limit(config: Namespace, steps: int) -> None:
 def train_from(options: ArgumentParser, config: Namespace) -> Path:
     """Train what a parsed configuration says; returns the folder of the last checkpoint.
 
+    Initial weights depend on its seed only.
+
     Raises:
         ValueError: a part of the configuration is missing.
     """
     missing = [name for name in ("process", "network", "data", "loss") if not config.get(name)]
     if missing:
         raise ValueError(f"the configuration does not say {', '.join(missing)}. configs/digits.yaml is an example.")
-    parts = seeded_instances(options, config)
-    saved = config.clone()
-    saved.image_shape = list(parts.data.image_shape)
-    content = yaml.safe_load(options.dump(saved))
-    kept = {key: value for key, value in content.items() if key not in OF_THE_COMMAND}
+    chosen, where = yaml.safe_load(options.dump(config)), "the configuration"
+    process, data, loss = (build(chosen[name], trust=True, where=where) for name in ("process", "data", "loss"))
+    torch.manual_seed(config.seed)
+    meaning = {name: chosen[name] for name in ("predicts", "matching", "jitter") if name in chosen}
+    kind, arguments = resolve(chosen["network"]["class_path"], trust=True), chosen["network"].get("init_args") or {}
+    predicts = None if _is_classifier(chosen["network"]["class_path"]) else meaning.get("predicts", "eps")
+    filled = filled_channels(cast(type, kind), arguments, process, data.image_shape, predicts, trust=True)
+    network = network_from({**chosen["network"], "init_args": filled}, process, trust=True, where=where)
+    model = ScoreModel(network, process, **meaning, data_shape=data.image_shape)
+    settings = TrainingSettings(**chosen["training"])
     return train(
-        parts.network,
-        parts.process,
-        parts.data,
-        parts.loss,
-        config.get("predicts", "eps"),
-        parts.training,
-        run=config.run,
-        seed=config.seed,
-        resume=config.resume,
-        overwrite=config.overwrite,
-        config_text=yaml.safe_dump(kept, sort_keys=False),
-        conditioning=config.get("conditioning", "hsm"),
-        jitter=config.jitter,
+        model, data, loss, settings, config.run, seed=config.seed, resume=config.resume, overwrite=config.overwrite
     )
+
+
+def _is_classifier(path: str) -> bool:
+    kind = resolve(path, trust=True)
+    return isinstance(kind, type) and issubclass(kind, NoiseClassifier)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from psld.evaluation import energy_distance, frechet_distance
 from psld.files import atomic_file, write_json
-from psld.processes import Process
+from psld.processes import LinearProcess, Process
 from psld.samplers import (
     GDDIM,
     OBA,
@@ -109,7 +109,7 @@ class Row(NamedTuple):
     built: str
 
 
-def cells(process: Process, nfe: int) -> Iterator[Cell]:
+def cells(process: LinearProcess, nfe: int) -> Iterator[Cell]:
     """What is compared for a process, the paper's samplers first."""
 
     def fixed(family: str, grid: str, sampler: Sampler) -> Cell:
@@ -125,7 +125,7 @@ def cells(process: Process, nfe: int) -> Iterator[Cell]:
 
     yield fixed("paper", "paper-uniform", EulerMaruyama())
     yield fixed("paper", "paper-quadratic", EulerMaruyama())
-    if process.recipe is not None:
+    if isinstance(process, Process):
         yield fixed("paper", "paper-quadratic", SSCS())
     yield Cell("paper", "RK45, tolerance for this NFE", nfe, partial(rk45_within, nfe), judged=True)
     for name in ("log-snr", "quadratic", "edm-rho", "optimised"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import hashlib
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -10,10 +11,16 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from psld.specs import SpecifiedValue
+
 __all__ = ["ImageData", "Images"]
 
 
-class ImageData(Dataset[Tensor], ABC):
+SAMPLED = 256
+"""Images that a fingerprint reads, where reading all of them would take long."""
+
+
+class ImageData(SpecifiedValue, Dataset[Tensor]):
     """A finite set of images of one shape.
 
     Attributes:
@@ -37,6 +44,19 @@ class ImageData(Dataset[Tensor], ABC):
     def batch(self, indices: Sequence[int]) -> Float[Tensor, "B C H W"]:
         """The images of several indices, at once where the data allow it: what `psld.data.loader` asks for."""
         return torch.stack([self[index] for index in indices])
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the content: the same data give the same 64 digits wherever they lie.
+
+        Of data that are not in memory it reads 256 images, evenly spaced, beside the number, the shape and the labels
+        of all; image files are known by their names and sizes as well.
+        """
+        digest = hashlib.sha256(str((len(self), *self.image_shape)).encode())
+        step = max(1, len(self) // SAMPLED)
+        digest.update(self.batch(range(0, len(self), step)).numpy().tobytes())
+        if self.labels is not None:
+            digest.update(self.labels.numpy().tobytes())
+        return digest.hexdigest()
 
 
 class Images(ImageData):
@@ -64,9 +84,17 @@ class Images(ImageData):
             )
         self.images = images.detach().to("cpu", torch.float32)
         self.image_shape = (images.shape[1], images.shape[2], images.shape[3])
+        if "images" in self._recorded:  # not of a subclass that makes them itself
+            self._recorded["images"] = self.images  # no second copy is kept
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all images and labels."""
+        digest = hashlib.sha256(str(tuple(self.images.shape)).encode() + self.images.contiguous().numpy().tobytes())
+        digest.update(b"" if self.labels is None else self.labels.numpy().tobytes())
+        return digest.hexdigest()
 
     def __getitem__(self, index: int) -> Float[Tensor, "C H W"]:
         return self.images[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from psld.data.pixels import PixelData
+from psld.specs import SpecifiedValue
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,8 +29,8 @@ Resample = Literal["box", "bilinear", "bicubic", "lanczos"]
 """Pillow's filters, all of which average over the area that a new pixel covers."""
 
 
-@dataclass(frozen=True)
-class Framing:
+@dataclass(frozen=True, eq=False, repr=False)
+class Framing(SpecifiedValue):
     """What part of a picture is used, and how it becomes size × size.
 
     Attributes:
@@ -189,6 +191,11 @@ class FileImages(PixelData):
         self.files, self.framing = list(files), framing
         for file in self.files:
             verify(file, str(file), channels, framing)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what `ImageData.fingerprint` reads, and of the name and size of every file."""
+        names = [(file.name, file.stat().st_size) for file in self.files]
+        return hashlib.sha256((super().fingerprint() + repr(names)).encode()).hexdigest()
 
     def pixels(self, position: int) -> UInt8[Tensor, "C H W"]:
         """Image `position`, decoded and framed: not mirrored, not scaled.

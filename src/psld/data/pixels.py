@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -110,6 +111,12 @@ class PixelArray(PixelData):
     def pixels(self, position: int) -> UInt8[Tensor, "C H W"]:
         """Image `position` as it is stored: a view, not mirrored, not scaled."""
         return self.array[position]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all images and labels."""
+        digest = hashlib.sha256(str((len(self), *self.image_shape)).encode() + self.array.numpy().tobytes())
+        digest.update(b"" if self.labels is None else self.labels.numpy().tobytes())
+        return digest.hexdigest()
 
     def _gathered(self, positions: list[int]) -> UInt8[Tensor, "B C H W"]:
         return self.array[torch.tensor(positions)]

@@ -16,17 +16,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.kernels import per_sample
-from psld.model import Prediction, ScoreModel
+from psld.model import Model, ModelWrapper, Prediction
 from psld.processes import Times
 
 __all__ = ["ClassifierFreeGuidance"]
 
 
-class ClassifierFreeGuidance(ScoreModel):
+class ClassifierFreeGuidance(ModelWrapper):
     """A class-conditional model, guided towards a label.
 
     The model is called with `label=` a tensor (B,) of int64. Where every w of a call is 0 only the null class is
-    called, where every w is 1 only the label.
+    called, where every w is 1 only the label. The label is decided, so the guided model itself takes none.
 
     Args:
         model: a model whose network takes the keyword `label`.
@@ -41,7 +41,7 @@ class ClassifierFreeGuidance(ScoreModel):
 
     def __init__(
         self,
-        model: ScoreModel,
+        model: Model,
         label: int,
         null: int,
         scale: float | Callable[[Tensor], Tensor] = 1.0,
@@ -51,11 +51,9 @@ class ClassifierFreeGuidance(ScoreModel):
             raise ValueError(f"label must be in 0 … {null - 1}: got {label}.")
         if interval is not None and not interval[0] < interval[1]:
             raise ValueError(f"interval must be (low, high) with low below high: got {interval}.")
-        super().__init__(model.network, model.process, model.predicts, model.conditioning, model.jitter)
-        self.model, self.label, self.null, self.scale, self.interval = model, label, null, scale, interval
-
-    def tabulate(self, times: Float[Tensor, " n"]) -> ClassifierFreeGuidance:
-        return ClassifierFreeGuidance(self.model.tabulate(times), self.label, self.null, self.scale, self.interval)
+        super().__init__(model)
+        self.label, self.null, self.scale, self.interval = label, null, scale, interval
+        self.classes = None
 
     def weights(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """w at these times."""

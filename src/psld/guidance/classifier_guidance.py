@@ -14,7 +14,6 @@ the classifier's certainty back, so that a gradient is left.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -23,13 +22,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.model import Prediction, ScoreModel, in_own_precision
-from psld.processes import Process, Times
+from psld.model import Model, ModelWrapper, Prediction, in_own_precision
+from psld.processes import LinearProcess, Times
 
 __all__ = ["ClassifierGuidance"]
 
 
-class ClassifierGuidance(ScoreModel):
+class ClassifierGuidance(ModelWrapper):
     """A model whose score is led towards a label by a classifier of the noisy state, at the same time t.
 
     Args:
@@ -48,12 +47,12 @@ class ClassifierGuidance(ScoreModel):
 
     def __init__(
         self,
-        model: ScoreModel,
+        model: Model,
         classifier: Callable[[Tensor, Tensor], Tensor],
         label: int,
         scale: float = 1.0,
         temperature: float = 1.0,
-        process: Process | None = None,
+        process: LinearProcess | None = None,
     ):
         if not math.isfinite(scale):
             raise ValueError(f"scale must be finite: got {scale}.")
@@ -64,15 +63,10 @@ class ClassifierGuidance(ScoreModel):
                 f"the classifier was trained on states of {process!r}, and the model is of {model.process!r}: a "
                 "classifier guides models of its own process only."
             )
-        super().__init__(model.network, model.process, model.predicts, model.conditioning, model.jitter)
-        self.model, self.classifier, self.label = model, classifier, label
+        super().__init__(model)
+        self.classifier, self.label = classifier, label
         self.scale, self.temperature = scale, temperature
         self._require_label(getattr(classifier, "classes", None))
-
-    def tabulate(self, times: Float[Tensor, " n"]) -> ClassifierGuidance:
-        guided = copy.copy(self)
-        guided.model = self.model.tabulate(times)
-        return guided
 
     def __call__(self, z: Float[Tensor, "B k *data"], t: Times, **condition: Any) -> Prediction:
         prediction = self.model(z, t, **condition)

@@ -16,7 +16,6 @@ Derivation: docs/derivations/posterior.md.
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from psld.inverse.operators import LinearOperator
 from psld.kernels import mix, per_sample
-from psld.model import Prediction, ScoreModel
+from psld.model import Model, ModelWrapper, Prediction
 from psld.processes import Times
 
 __all__ = ["DPS", "MMPS", "PiGDM", "PosteriorGuidance", "conjugate_gradients"]
@@ -36,7 +35,7 @@ Covariance = Callable[[Tensor], Tensor]
 """u ↦ C u, images to images (B, *data)."""
 
 
-class PosteriorGuidance(ScoreModel):
+class PosteriorGuidance(ModelWrapper):
     """A model of x₀ given a measurement of it; subclasses say how the residual is weighted.
 
     Put `Clamped` around it, not inside: where x̂₀ is clamped it has no derivative.
@@ -52,18 +51,11 @@ class PosteriorGuidance(ScoreModel):
             than A's measurements.
     """
 
-    def __init__(
-        self, model: ScoreModel, operator: LinearOperator, observation: Float[Tensor, "B *measured"], noise: float
-    ):
+    def __init__(self, model: Model, operator: LinearOperator, observation: Float[Tensor, "B *measured"], noise: float):
         if not noise >= 0:
             raise ValueError(f"noise must be at least 0: got {noise}.")
-        super().__init__(model.network, model.process, model.predicts, model.conditioning, model.jitter)
-        self.model, self.operator, self.observation, self.noise = model, operator, observation, noise
-
-    def tabulate(self, times: Float[Tensor, " n"]) -> PosteriorGuidance:
-        guided = copy.copy(self)
-        guided.model = self.model.tabulate(times)
-        return guided
+        super().__init__(model)
+        self.operator, self.observation, self.noise = operator, observation, noise
 
     def __call__(self, z: Float[Tensor, "B k *data"], t: Times, **condition: Any) -> Prediction:
         sigma = self.process.noise_scale(t).to(z.device, z.dtype).reshape(-1)
@@ -113,7 +105,7 @@ class DPS(PosteriorGuidance):
 
     def __init__(
         self,
-        model: ScoreModel,
+        model: Model,
         operator: LinearOperator,
         observation: Float[Tensor, "B *measured"],
         noise: float,
@@ -124,7 +116,9 @@ class DPS(PosteriorGuidance):
             raise ValueError(f"DPS needs noise > 0, or a positive step: got noise {noise}, step {step}.")
         self.step = step
 
-    def weigh(self, residual, sigma, covariance):
+    def weigh(
+        self, residual: Float[Tensor, "B *measured"], sigma: Float[Tensor, "*B"], covariance: Covariance
+    ) -> Float[Tensor, "B *measured"]:
         if self.step is None:
             return residual / self.noise**2
         length = residual.flatten(1).norm(dim=1).clamp(min=torch.finfo(residual.dtype).tiny)
@@ -146,7 +140,7 @@ class PiGDM(PosteriorGuidance):
 
     def __init__(
         self,
-        model: ScoreModel,
+        model: Model,
         operator: LinearOperator,
         observation: Float[Tensor, "B *measured"],
         noise: float = 0.0,
@@ -157,7 +151,9 @@ class PiGDM(PosteriorGuidance):
             raise ValueError(f"data_std must be positive: got {data_std}.")
         self.data_std = data_std
 
-    def weigh(self, residual, sigma, covariance):
+    def weigh(
+        self, residual: Float[Tensor, "B *measured"], sigma: Float[Tensor, "*B"], covariance: Covariance
+    ) -> Float[Tensor, "B *measured"]:
         variance = sigma.square() * self.data_std**2 / (sigma.square() + self.data_std**2)
         return self.operator.solve(residual, variance, variance.new_tensor(self.noise**2))
 
@@ -178,7 +174,7 @@ class MMPS(PosteriorGuidance):
 
     def __init__(
         self,
-        model: ScoreModel,
+        model: Model,
         operator: LinearOperator,
         observation: Float[Tensor, "B *measured"],
         noise: float = 0.0,
@@ -189,7 +185,9 @@ class MMPS(PosteriorGuidance):
             raise ValueError(f"at least one iteration is needed: got {iterations}.")
         self.iterations = iterations
 
-    def weigh(self, residual, sigma, covariance):
+    def weigh(
+        self, residual: Float[Tensor, "B *measured"], sigma: Float[Tensor, "*B"], covariance: Covariance
+    ) -> Float[Tensor, "B *measured"]:
         def matrix(u: Tensor) -> Tensor:
             return self.operator.forward(covariance(self.operator.adjoint(u))) + self.noise**2 * u
 

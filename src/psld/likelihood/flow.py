@@ -27,7 +27,7 @@ from psld.kernels import Kernel, mix, product
 from psld.likelihood.dequantisation import Dequantiser
 from psld.model import ScoreModel
 from psld.noise import Generators, standard_normal
-from psld.processes import Process
+from psld.processes import LinearProcess
 from psld.samplers.dormand_prince import DormandPrince
 
 __all__ = [
@@ -359,7 +359,7 @@ def bound(
 
 
 def perturbed_start(
-    process: Process, x: Float[Tensor, "B *data"], t: float, eps: Float[Tensor, "B k *data"]
+    process: LinearProcess, x: Float[Tensor, "B *data"], t: float, eps: Float[Tensor, "B k *data"]
 ) -> tuple[Float[Tensor, "B k *data"], Float[Tensor, " B"]]:
     """z ~ q(z_t | x), and log c(z) with c(z) = ∫ q(z | x) dx."""
     kernel, n = process.marginal(t), x[0].numel()
@@ -372,7 +372,7 @@ def perturbed_start(
 
 
 def data_start(
-    process: Process, x: Float[Tensor, "B *data"], t: float, eps: Float[Tensor, "B k *data"]
+    process: LinearProcess, x: Float[Tensor, "B *data"], t: float, eps: Float[Tensor, "B k *data"]
 ) -> tuple[Float[Tensor, "B k *data"], Float[Tensor, " B"]]:
     """(x, m) with m from its law at t = 0, and log p(m)."""
     if process.k == 1:

@@ -9,11 +9,13 @@ Both have 2n numbers for a time. They are computed in float32 whatever the preci
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from psld.specs import SpecifiedValue
 
 __all__ = ["FourierEmbedding", "FourierTime", "PositionalTime", "SinusoidalEmbedding", "TimeEmbedding"]
 
@@ -72,7 +74,7 @@ class FourierEmbedding(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-class TimeEmbedding(ABC):
+class TimeEmbedding(SpecifiedValue):
     """A choice of embedding, before the network says how wide it is."""
 
     @abstractmethod

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from psld.networks.channels import Output, filled_channels
-from psld.processes import Process
+from psld.processes import LinearProcess
+from psld.specs import Specified
 
 __all__ = ["ImageNetwork"]
 
@@ -17,7 +18,7 @@ RGB = 3
 Built = TypeVar("Built", bound="ImageNetwork")
 
 
-class ImageNetwork(nn.Module):
+class ImageNetwork(Specified, nn.Module):
     """Base of networks for images, which fold the k variables of a state into its channels.
 
     Args:
@@ -40,7 +41,7 @@ class ImageNetwork(nn.Module):
 
     @classmethod
     def for_data(
-        cls: type[Built], process: Process, image_shape: Sequence[int], predicts: Output | None, **options: Any
+        cls: type[Built], process: LinearProcess, image_shape: Sequence[int], predicts: Output | None, **options: Any
     ) -> Built:
         """The network whose channels and image size are those of a process and its data.
 

@@ -21,6 +21,7 @@ from psld.networks.blocks import ResidualBlock, SelfAttention, rescaled_sum
 from psld.networks.initialisation import conv
 from psld.networks.normalisation import NormSiLU
 from psld.networks.resampling import ConvDownsample, ConvUpsample, Resample
+from psld.specs import SpecifiedValue
 
 __all__ = [
     "Combine",
@@ -47,7 +48,7 @@ Image = Float[Tensor, "B D H2 W2"]
 Time = Float[Tensor, "B E"]
 
 
-class SkipInput:
+class SkipInput(SpecifiedValue):
     """Progressive input through 1×1 convolutions of the halved image: `InputSkip` at every level going down.
 
     Args:
@@ -63,8 +64,11 @@ class SkipInput:
         self.combine: Combine = combine
 
 
-class ResidualInput:
+class ResidualInput(SpecifiedValue):
     """Progressive input through strided convolutions that add up: `InputResidual` at every level, as in NCSN++."""
+
+    def __init__(self):
+        super().__init__()
 
 
 def recomputed(module: nn.Module, *inputs: Tensor, recompute: bool) -> Tensor:

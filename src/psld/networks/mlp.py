@@ -9,11 +9,12 @@ from torch.nn import functional
 
 from psld.networks.embeddings import SinusoidalEmbedding
 from psld.networks.initialisation import dense
+from psld.specs import Specified
 
 __all__ = ["MLP"]
 
 
-class MLP(nn.Module):
+class MLP(Specified, nn.Module):
     """Score network for vectors: residual blocks that each see the time; its output is zero until it is trained.
 
     Args:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from psld.kernels import mix, per_sample
 from psld.networks.channels import Interface
 from psld.networks.wrapping import Wrapping
-from psld.processes import Process, Times, statistic_weights
+from psld.processes import LinearProcess, Times, statistic_weights
 
 __all__ = ["Preconditioned", "PreconditionedState", "StateCoefficients"]
 
@@ -109,7 +109,7 @@ class PreconditionedState(Wrapping):
     def __init__(
         self,
         network: nn.Module,
-        process: Process,
+        process: LinearProcess,
         sigma_data: float = 0.5,
         sigma_min: float = 0.002,
         sigma_max: float = 80.0,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from psld.networks.initialisation import conv
+from psld.specs import SpecifiedValue
 
 __all__ = [
     "AverageDownsample",
@@ -36,7 +37,7 @@ __all__ = [
 TAPS = (1.0, 3.0, 3.0, 1.0)
 
 
-class FIR:
+class FIR(SpecifiedValue):
     """Resampling with a filter, down and up; in place of 2×2 means and repeated pixels.
 
     Args:

@@ -9,11 +9,12 @@ from torch import nn
 
 from psld.networks.channels import Interface
 from psld.networks.class_conditional import is_class_conditional
+from psld.specs import Specified
 
 __all__ = ["Wrapping"]
 
 
-class Wrapping(nn.Module):
+class Wrapping(Specified, nn.Module):
     """Base of networks that call another one, and can be told whatever that one can: `ClassConditional` if it is.
 
     Args:

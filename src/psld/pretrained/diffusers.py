@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from psld.kernels import per_sample
 from psld.model import ScoreModel
 from psld.networks.preconditioning import Preconditioned
-from psld.processes import Process
+from psld.processes import LinearProcess
+from psld.specs import Specified
 
 __all__ = [
     "DiscreteDenoiser",
@@ -40,7 +41,7 @@ Output = Literal["epsilon", "v_prediction", "sample"]
 SNAP = 1e-3
 
 
-class DiscreteDenoiser(nn.Module):
+class DiscreteDenoiser(Specified, nn.Module):
     """D(y; σ) of a network that was trained at the steps of a DDPM.
 
     A σ below σ_0 or above that of the last step is asked at that step, with its own y/√(1 + σ²).
@@ -100,7 +101,7 @@ class DiscreteDenoiser(nn.Module):
         return output
 
 
-class VarianceExplodingDenoiser(nn.Module):
+class VarianceExplodingDenoiser(Specified, nn.Module):
     """D(y; σ) = y + σ² score(y, σ) of a score network of the variance-exploding SDE (Song et al., 2021).
 
     Args:
@@ -227,6 +228,6 @@ def _class_of_diffusers(name: str) -> Any:
         ) from error
 
 
-def load_score_model(folder: str | Path, process: Process) -> ScoreModel:
+def load_score_model(folder: str | Path, process: LinearProcess) -> ScoreModel:
     """The score of any linear process, from a published denoiser; arguments and errors of `load_denoiser`."""
     return ScoreModel(load_denoiser(folder), process, predicts="denoiser")

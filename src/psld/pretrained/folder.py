@@ -18,16 +18,16 @@ __all__ = ["write_model_folder"]
 
 
 def write_model_folder(
-    out: Path, weights: Mapping[str, Tensor], averages: Mapping[str, Tensor] | None, config_text: str
+    out: Path, weights: Mapping[str, Tensor] | None, averages: Mapping[str, Tensor] | None, config_text: str
 ) -> Path:
-    """Writes model.safetensors, model_ema.safetensors (if there are averages) and config.yaml.
+    """Writes model.safetensors, model_ema.safetensors (those of them that are given) and config.yaml.
 
     Raises:
         FileExistsError: there is something in `out`.
         OSError: the disk is full or fails; nothing is left.
     """
     require_new_folder(out)
-    sets = {ONLINE: weights} | ({} if averages is None else {AVERAGED: averages})
+    sets = {name: state for name, state in {ONLINE: weights, AVERAGED: averages}.items() if state is not None}
     size = sum(tensor.numel() * tensor.element_size() for state in sets.values() for tensor in state.values())
     require_space(out, size)
     partial = out.absolute().with_name(f".{out.absolute().name}.partial")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +16,11 @@ from typing import Any
 import yaml
 
 from psld.networks import NCSNpp, NoiseClassifier
+from psld.specs import build
 
 __all__ = ["PRESETS", "Preset", "preset", "published_config"]
 
-SCORE = ("process", "network", "predicts", "conditioning", "jitter")
+SCORE = ("process", "network", "predicts", "matching", "jitter")
 
 
 @dataclass(frozen=True)
@@ -68,18 +68,9 @@ class Preset:
 
     def network(self) -> NCSNpp | NoiseClassifier:
         """The network, with initial weights."""
-        built = _built(self.config()["network"])
+        built = build(self.config()["network"])
         assert isinstance(built, (NCSNpp, NoiseClassifier))
         return built
-
-
-def _built(value: Any) -> Any:
-    """The object that a published configuration describes by class_path and init_args; another value as it is."""
-    if not isinstance(value, dict) or "class_path" not in value:
-        return value
-    module, _, name = value["class_path"].rpartition(".")
-    arguments = {key: _built(argument) for key, argument in value.get("init_args", {}).items()}
-    return getattr(importlib.import_module(module), name)(**arguments)
 
 
 def _gamma(value: float) -> dict[str, Any]:

@@ -1,7 +1,9 @@
-"""Forward processes: the contract, linear recipes in time, and the processes that have a name."""
+"""Forward processes: the contract, linear ones, recipes in time, and those that have a name."""
 
-from psld.processes.named import CLD, EDM, PSLD, VESDE, VPSDE, HigherOrderLangevin, SubVPSDE
-from psld.processes.process import Conditioning, Process, Times, statistic_weights
+from psld.processes.forward import ForwardProcess, Times
+from psld.processes.linear import LinearProcess, Matching, Process, ScheduledProcess, statistic_weights
+from psld.processes.phase_space import CLD, PSLD, HigherOrderLangevin
+from psld.processes.scalar import EDM, VESDE, VPSDE, SubVPSDE
 
 __all__ = [
     "CLD",
@@ -9,9 +11,12 @@ __all__ = [
     "PSLD",
     "VESDE",
     "VPSDE",
-    "Conditioning",
+    "ForwardProcess",
     "HigherOrderLangevin",
+    "LinearProcess",
+    "Matching",
     "Process",
+    "ScheduledProcess",
     "SubVPSDE",
     "Times",
     "statistic_weights",

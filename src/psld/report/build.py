@@ -13,7 +13,7 @@ from torch import Tensor
 from psld.data import Digits, ImageData
 from psld.evaluation.metrics.nearest import memorised_share, nearest
 from psld.files import atomic_file
-from psld.model import Clamped, ScoreModel
+from psld.model import Clamped, Model, ModelWrapper, ScoreModel
 from psld.report import sections
 from psld.report.drawing import STEPS, draw_film, draw_samples, phase_space_paths
 from psld.report.environment import environment
@@ -44,7 +44,7 @@ class TrainedRun:
     path: Path
     checkpoint: Path
     weights: str
-    model: ScoreModel
+    model: Model
     image_shape: tuple[int, ...]
     data: ImageData | None
     no_data: str = ""
@@ -159,13 +159,16 @@ def build_report(run: TrainedRun, settings: ReportSettings, command: str) -> str
 
 
 def _overview(run: TrainedRun, command: str) -> Section:
-    network = run.model.network
+    model = run.model
+    while isinstance(model, ModelWrapper):
+        model = model.model
+    network, predicts = (model.network, model.predicts) if isinstance(model, ScoreModel) else (model, "x0")
     count = sum(p.numel() for p in network.parameters()) if isinstance(network, torch.nn.Module) else 0
     known = {
         "run": run.path,
         "checkpoint": f"{run.checkpoint.name}, {run.weights}",
         "process": repr(run.model.process),
-        "network": f"{type(network).__name__}, {count:,} parameters, predicts {run.model.predicts}",
+        "network": f"{type(network).__name__}, {count:,} parameters, predicts {predicts}",
         "images": " × ".join(map(str, run.image_shape)),
         "data": run.no_data if run.data is None else f"{type(run.data).__name__}, {len(run.data):,} images",
         "made by": command,

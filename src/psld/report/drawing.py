@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.model import ScoreModel
+from psld.model import Model
 from psld.noise import SeededNoise
-from psld.processes import Process
+from psld.processes import LinearProcess
 from psld.samplers import EulerMaruyama, Sampler, grids
 from psld.samplers.grids import Grid
 
@@ -45,7 +45,7 @@ class Paths(NamedTuple):
 
 def draw_samples(
     sampler: Sampler,
-    model: ScoreModel,
+    model: Model,
     shape: tuple[int, ...],
     grid: Grid,
     seeds: Sequence[int],
@@ -60,7 +60,7 @@ def draw_samples(
 
 def draw_film(
     sampler: Sampler,
-    model: ScoreModel,
+    model: Model,
     shape: tuple[int, ...],
     grid: Grid,
     seeds: Sequence[int],
@@ -87,7 +87,7 @@ def draw_film(
 
 
 def forward_path(
-    process: Process,
+    process: LinearProcess,
     x0: Float[Tensor, "n *data"],
     times: Float[Tensor, " steps"],
     seeds: Sequence[int],
@@ -103,7 +103,7 @@ def forward_path(
 
 
 def reverse_path(
-    model: ScoreModel,
+    model: Model,
     shape: tuple[int, ...],
     steps: int,
     seeds: Sequence[int],
@@ -116,9 +116,7 @@ def reverse_path(
     return grid.times
 
 
-def phase_space_paths(
-    model: ScoreModel, x0: Float[Tensor, "n C H W"], seeds: Sequence[int], device: str = "cpu"
-) -> Paths:
+def phase_space_paths(model: Model, x0: Float[Tensor, "n C H W"], seeds: Sequence[int], device: str = "cpu") -> Paths:
     """Two pixels of every image, and the same of as many samples. One seed an image."""
     process, (_, height, width) = model.process, x0.shape[1:]
     pixels = [(0, height // 4, 3 * width // 8), (0, height // 2, width // 2)]

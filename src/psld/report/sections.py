@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from psld.evaluation.metrics.nearest import MemorisedShare, Nearest
 from psld.plots.pictures import to_bytes
-from psld.processes import Process
+from psld.processes import LinearProcess
 from psld.report.drawing import Film, Paths
 from psld.report.html import (
     Html,
@@ -176,7 +176,7 @@ def film_strip(film: Film, how: Sequence[str]) -> Section:
     return Section("film", "Denoising, step by step", content)
 
 
-def phase_space(paths: Paths, process: Process, how: Sequence[str]) -> Section:
+def phase_space(paths: Paths, process: LinearProcess, how: Sequence[str]) -> Section:
     """Paths forward and back, as an animation. Without a momentum the position is drawn against time."""
     has_momentum = paths.forward.shape[-1] == 2
 
@@ -255,7 +255,7 @@ def speed_quality(measured: SpeedQuality) -> Section:
     return Section("speed-quality", "Speed against quality", content, {"quality": data})
 
 
-def recipe(process: Process, how: Sequence[str]) -> Section:
+def recipe(process: LinearProcess, how: Sequence[str]) -> Section:
     """What `psld recipe` says of the process."""
     content = join(
         paragraph(f"Process: {process!r}"), preformatted(str(process.check()), "Recipe report"), how_measured(how)

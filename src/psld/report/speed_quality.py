@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.data import Digits
-from psld.model import Clamped, ScoreModel
+from psld.model import Clamped, Model
+from psld.processes import Process
 from psld.report.drawing import draw_samples
 from psld.samplers import SSCS, EulerMaruyama, PredictorCorrector, Sampler
 
@@ -76,7 +77,7 @@ def compared(process, chosen: tuple[Sampler, str]) -> list[tuple[Sampler, str]]:
     """The chosen sampler with its grid, then the paper's and a predictor–corrector, each once."""
     samplers: list[tuple[Sampler, str]] = [chosen, (PredictorCorrector(predictor=2), "log-snr")]
     samplers.append((EulerMaruyama(), "paper-quadratic"))
-    if process.recipe is not None and process.k > 1:
+    if isinstance(process, Process) and process.k > 1:
         samplers.append((SSCS(), "paper-quadratic"))
     known: dict[str, tuple[Sampler, str]] = {}
     for sampler, grid in samplers:
@@ -85,7 +86,7 @@ def compared(process, chosen: tuple[Sampler, str]) -> list[tuple[Sampler, str]]:
 
 
 def measure_digits(
-    model: ScoreModel,
+    model: Model,
     chosen: tuple[Sampler, str],
     budgets: Sequence[int],
     samples: int,

@@ -13,7 +13,7 @@ from torch import Tensor
 from psld.kernels import mix
 from psld.model import ScoreModel
 from psld.noise import SeededNoise
-from psld.processes import Process
+from psld.processes import LinearProcess
 from psld.samplers.grids import Grid, named, optimised
 
 __all__ = ["Noise", "Plan", "Sampler", "Samples", "Watcher", "require_stepwise", "reverse_drift"]
@@ -60,7 +60,7 @@ class Sampler(ABC):
     stepwise: bool = True
 
     @abstractmethod
-    def coefficients(self, process: Process, t: Float[Tensor, " n"], s: Float[Tensor, " n"]) -> Any:
+    def coefficients(self, process: LinearProcess, t: Float[Tensor, " n"], s: Float[Tensor, " n"]) -> Any:
         """Tables for the steps t → s (s < t), each field with a leading dimension over steps."""
 
     @abstractmethod
@@ -71,11 +71,11 @@ class Sampler(ABC):
         """`step`, ready for a first step; a sampler that remembers earlier steps gives it an empty memory here."""
         return self.step
 
-    def prepare(self, process: Process, grid: Grid) -> Plan:
+    def prepare(self, process: LinearProcess, grid: Grid) -> Plan:
         """Tabulate a grid for a process."""
         return Plan(grid, self.coefficients(process, grid.times[:-1], grid.times[1:]))
 
-    def grid(self, name: str, process: Process, nfe: int) -> Grid:
+    def grid(self, name: str, process: LinearProcess, nfe: int) -> Grid:
         """The grid of that name (`psld.samplers.grids.NAMES`) or JSON file, with the steps that `nfe` calls allow.
 
         Raises:
@@ -189,6 +189,6 @@ def require_stepwise(sampler: Sampler, wrapper: str) -> Sampler:
     return sampler
 
 
-def reverse_drift(process: Process, z: Tensor, score: Tensor, t: Tensor) -> Tensor:
+def reverse_drift(process: LinearProcess, z: Tensor, score: Tensor, t: Tensor) -> Tensor:
     """f(z, t) − 2βD ∇log p_t: the drift of the reverse SDE, in forward time (Anderson, 1982)."""
     return mix(process.drift_rate(t), z) - mix(2.0 * process.diffusion_rate(t), score)

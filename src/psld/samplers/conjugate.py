@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from psld.kernels import mix
-from psld.processes import Process
+from psld.processes import LinearProcess, ScheduledProcess
 from psld.samplers.base import Sampler
 from psld.samplers.flows import quadrature
 
@@ -55,13 +55,21 @@ class Conjugate(Sampler):
 
     def coefficients(self, process, t, s):
         b = self.lam * direction_matrix(self.direction, process.k)
-        return conjugate_step(process, process.drift_matrix, torch.eye(process.k, dtype=torch.float64), b, t, s)
+        a = require_scheduled(process, "Conjugate").drift_matrix
+        return conjugate_step(process, a, torch.eye(process.k, dtype=torch.float64), b, t, s)
 
     def step(self, z, c, model, t, noise):
         return mix(c.move, z) + mix(c.push, model(z, t).eps)
 
     def __repr__(self) -> str:
         return f"Conjugate(lam={self.lam:g}, direction={self.direction!r})"
+
+
+def require_scheduled(process: LinearProcess, who: str) -> ScheduledProcess:
+    """The process itself, if its drift is a fixed matrix times a rate; raises ValueError if not."""
+    if not isinstance(process, ScheduledProcess):
+        raise ValueError(f"{who} turns with a fixed drift matrix, and {process!r} has none: use Exponential or GDDIM.")
+    return process
 
 
 def direction_matrix(direction: Direction, k: int) -> Tensor:
@@ -71,11 +79,12 @@ def direction_matrix(direction: Direction, k: int) -> Tensor:
     return torch.eye(k, dtype=torch.float64) if direction == "identity" else torch.ones(k, k, dtype=torch.float64)
 
 
-def conjugate_step(process: Process, a: Tensor, part: Tensor, b: Tensor, t: Tensor, s: Tensor) -> ConjugateStep:
+def conjugate_step(process: LinearProcess, a: Tensor, part: Tensor, b: Tensor, t: Tensor, s: Tensor) -> ConjugateStep:
     """The conjugate Euler step of dz/dt = βA z + P βD L⁻ᵀ ε with the linear part λB = b; A, P may be some rows only."""
+    clocked = require_scheduled(process, "a conjugate step")
     tau, width = quadrature(process, t, s)
-    elapsed = process.schedule.increment(s, t)[:, None, None]
-    left = process.schedule.increment(s[:, None].expand_as(tau), tau)[..., None, None]
+    elapsed = clocked.schedule.increment(s, t)[:, None, None]
+    left = clocked.schedule.increment(s[:, None].expand_as(tau), tau)[..., None, None]
     pushes = torch.matrix_exp((b - a) * left) @ part @ process.diffusion_rate(tau) @ process.marginal(tau).whitener.mT
     move = torch.matrix_exp((b - a) * elapsed) @ (torch.eye(len(a), dtype=torch.float64) - elapsed * b)
     return ConjugateStep(move, torch.einsum("nq,nqab->nab", tau * width, pushes))

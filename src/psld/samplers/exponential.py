@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.kernels import cholesky, mix, outer
-from psld.processes import Process
+from psld.processes import LinearProcess
 from psld.samplers.base import Sampler
 from psld.samplers.flows import data_weights, noise_flow, whitened_flow
 
@@ -194,7 +194,7 @@ class PredictorCorrector(Sampler):
 
 
 def past_weights(
-    process: Process, t: Tensor, s: Tensor, order: int, weights: Weights, ahead: bool = False
+    process: LinearProcess, t: Tensor, s: Tensor, order: int, weights: Weights, ahead: bool = False
 ) -> Float[Tensor, "n p *k"]:
     """Weights of the differences to the evaluation at t: with `ahead` first of the one at s, then of those before t.
 
@@ -216,7 +216,7 @@ def past_weights(
     return torch.cat(groups)
 
 
-def restart_weights(process: Process, t: Tensor, s: Tensor, weights: Weights) -> Float[Tensor, "n *k"]:
+def restart_weights(process: LinearProcess, t: Tensor, s: Tensor, weights: Weights) -> Float[Tensor, "n *k"]:
     """For the second step: what the evaluation at its start should have weighed in the first. All other rows are 0."""
     known = past_weights(process, t[:1], s[:1], 1, weights, ahead=True)[:, 0]
     rows = known.new_zeros(len(t), *known.shape[1:])
@@ -224,7 +224,7 @@ def restart_weights(process: Process, t: Tensor, s: Tensor, weights: Weights) ->
     return rows
 
 
-def joining_noise(process: Process, t: Tensor, s: Tensor, eta: float) -> Float[Tensor, "n k k"]:
+def joining_noise(process: LinearProcess, t: Tensor, s: Tensor, eta: float) -> Float[Tensor, "n k k"]:
     """The factor of the noise that joins from t to s: L_s √(I − M Mᵀ)."""
     if eta == 0.0:
         return torch.zeros(len(t), process.k, process.k, dtype=torch.float64)

@@ -17,31 +17,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.processes import Process, Times
+from psld.processes import LinearProcess, Times
+from psld.processes.collocation import NODES, STAGES, WEIGHTS, gauss_legendre
 
 __all__ = ["data_weights", "noise_flow", "noise_weights", "quadrature", "whitened_flow"]
 
 
-def _gauss_legendre(nodes: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of Gauss–Legendre quadrature on [0, 1] (Golub & Welsch)."""
-    i = torch.arange(1, nodes, dtype=torch.float64)
-    off_diagonal = torch.diag(i / (4.0 * i**2 - 1.0).sqrt(), 1)
-    values, vectors = torch.linalg.eigh(off_diagonal + off_diagonal.T)
-    return 0.5 + 0.5 * values, vectors[0] ** 2
-
-
-def _collocation(nodes: Tensor) -> Tensor:
-    """Stage matrix a_ij = ∫₀^{c_i} ℓ_j of collocation at a few nodes."""
-    powers = torch.arange(len(nodes), dtype=torch.float64)
-    coefficients = torch.linalg.inv(nodes[:, None] ** powers)  # of the Lagrange polynomials, a column each
-    return (nodes[:, None] ** (powers + 1) / (powers + 1)) @ coefficients
-
-
-NODES, WEIGHTS = _gauss_legendre(6)
-STAGES = _collocation(NODES)
-
-
-def noise_flow(process: Process, t: Times, s: Times, eta: float = 0.0, density: int = 20) -> Float[Tensor, "*B k k"]:
+def noise_flow(
+    process: LinearProcess, t: Times, s: Times, eta: float = 0.0, density: int = 20
+) -> Float[Tensor, "*B k k"]:
     """Ψ(s, t), float64, for 0 < s ≤ t ≤ T.
 
     Args:
@@ -61,7 +45,9 @@ def noise_flow(process: Process, t: Times, s: Times, eta: float = 0.0, density: 
     return stop.cholesky @ whitened_flow(process, begin, end, eta, density) @ start.whitener
 
 
-def whitened_flow(process: Process, t: Times, s: Times, eta: float = 0.0, density: int = 20) -> Float[Tensor, "*B k k"]:
+def whitened_flow(
+    process: LinearProcess, t: Times, s: Times, eta: float = 0.0, density: int = 20
+) -> Float[Tensor, "*B k k"]:
     """M(s, t) = L_s⁻¹ Ψ(s, t) L_t; the noise that joins on the way has covariance L_s (I − M Mᵀ) L_sᵀ."""
     begin, end = _reverse_pair(process, t, s)
     k, stages = process.k, len(NODES)
@@ -81,7 +67,7 @@ def whitened_flow(process: Process, t: Times, s: Times, eta: float = 0.0, densit
     return flow
 
 
-def _whitened_rate(process: Process, t: Float[Tensor, "*B"], eta: float) -> Float[Tensor, "*B k k"]:
+def _whitened_rate(process: LinearProcess, t: Float[Tensor, "*B"], eta: float) -> Float[Tensor, "*B k k"]:
     """Ω + η² C per unit of log t. Ω has B + C above the diagonal, B = L⁻¹AL and C = L⁻¹DL⁻ᵀ, and mirrors it below."""
     kernel = process.marginal(t)
     b = kernel.whitener @ process.drift_rate(t) @ kernel.cholesky
@@ -91,7 +77,11 @@ def _whitened_rate(process: Process, t: Float[Tensor, "*B"], eta: float) -> Floa
 
 
 def data_weights(
-    process: Process, t: Float[Tensor, " n"], s: Float[Tensor, " n"], clocks: Float[Tensor, "n p"], eta: float = 0.0
+    process: LinearProcess,
+    t: Float[Tensor, " n"],
+    s: Float[Tensor, " n"],
+    clocks: Float[Tensor, "n p"],
+    eta: float = 0.0,
 ) -> Float[Tensor, "n p k"]:
     """w_j of z_s = Ψ z_t + Σ_j w_j x̂₀ⱼ + noise, x̂₀ being the polynomial in λ = −log σ through x̂₀ⱼ at λ = clocks[:, j].
 
@@ -108,7 +98,7 @@ def data_weights(
 
 
 def noise_weights(
-    process: Process, t: Float[Tensor, " n"], s: Float[Tensor, " n"], clocks: Float[Tensor, "n p"]
+    process: LinearProcess, t: Float[Tensor, " n"], s: Float[Tensor, " n"], clocks: Float[Tensor, "n p"]
 ) -> Float[Tensor, "n p k k"]:
     """U_j of z_s = Φ(s, t) z_t + Σ_j U_j nⱼ, where the noise, carried to t by Ψ, is the polynomial in λ through nⱼ.
 
@@ -124,7 +114,7 @@ def noise_weights(
 
 
 def quadrature(
-    process: Process, t: Float[Tensor, " n"], s: Float[Tensor, " n"]
+    process: LinearProcess, t: Float[Tensor, " n"], s: Float[Tensor, " n"]
 ) -> tuple[Float[Tensor, "n q"], Float[Tensor, "n q"]]:
     """Gauss–Legendre nodes τ from t to s and their weights in log τ, negative; more of them the wider the steps are.
 
@@ -132,13 +122,13 @@ def quadrature(
     exponential of ‖A‖ b where it is large; the nodes follow whichever moves more over a step.
     """
     width = (s.log() - t.log())[:, None]
-    growth = 0.5 * process.schedule.increment(s, t).max() * process.drift_matrix.abs().sum(0).max()
+    growth = 0.5 * process.drift_increment(s, t).abs().sum(-2).max()
     reach = max(float(width.abs().max()), float(growth))
-    nodes, weights = _gauss_legendre(min(6 + math.ceil(5.0 * reach), 64))
+    nodes, weights = gauss_legendre(min(6 + math.ceil(5.0 * reach), 64))
     return torch.exp(t.log()[:, None] + width * nodes), width * weights
 
 
-def _along(process: Process, t: Tensor, s: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor]:
+def _along(process: LinearProcess, t: Tensor, s: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor]:
     """Quadrature times τ (n, q) in each step, their weights in log τ (negative), and Ψ(s, τ) from each to the end."""
     tau, width = quadrature(process, t, s)
     hops = noise_flow(process, tau, torch.cat([tau[:, 1:], s[:, None]], 1), eta)
@@ -158,7 +148,7 @@ def _lagrange(nodes: Float[Tensor, "n p"], x: Float[Tensor, "n q"]) -> Float[Ten
     return torch.stack(basis, 1)
 
 
-def _reverse_pair(process: Process, t: Times, s: Times) -> tuple[Tensor, Tensor]:
+def _reverse_pair(process: LinearProcess, t: Times, s: Times) -> tuple[Tensor, Tensor]:
     begin, end = torch.broadcast_tensors(process.times(t), process.times(s))
     if (end <= 0).any() or (end > begin).any():
         raise ValueError("noise flows from t to s with 0 < s ≤ t.")

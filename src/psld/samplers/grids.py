@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.files import write_json
-from psld.processes import Process
+from psld.processes import LinearProcess
 
 __all__ = [
     "NAMES",
@@ -90,7 +90,7 @@ class Grid:
         return self.steps + (self.final != "none")
 
 
-def uniform(process: Process, nfe: int, end: float = 1e-3, final: Final = "denoise") -> Grid:
+def uniform(process: LinearProcess, nfe: int, end: float = 1e-3, final: Final = "denoise") -> Grid:
     """Equal steps from T to `end`.
 
     Raises:
@@ -99,12 +99,12 @@ def uniform(process: Process, nfe: int, end: float = 1e-3, final: Final = "denoi
     return Grid(process.T - (process.T - end) * _fractions(process, nfe, end, final), final)
 
 
-def quadratic(process: Process, nfe: int, end: float = 1e-3, final: Final = "denoise") -> Grid:
+def quadratic(process: LinearProcess, nfe: int, end: float = 1e-3, final: Final = "denoise") -> Grid:
     """t = end + (T − end)(1 − i/N)²: steps shorten towards the data."""
     return Grid(end + (process.T - end) * (1.0 - _fractions(process, nfe, end, final)) ** 2, final)
 
 
-def log_snr(process: Process, nfe: int, end: float = 1e-3, final: Final = "denoise") -> Grid:
+def log_snr(process: LinearProcess, nfe: int, end: float = 1e-3, final: Final = "denoise") -> Grid:
     """Equal steps in log σ(t), the log-SNR of the sufficient statistic."""
     fractions = _fractions(process, nfe, end, final)
     top, bottom = process.noise_scale(process.T).log(), process.noise_scale(end).log()
@@ -113,7 +113,7 @@ def log_snr(process: Process, nfe: int, end: float = 1e-3, final: Final = "denoi
 
 
 def edm_rho(
-    process: Process,
+    process: LinearProcess,
     nfe: int,
     rho: float = 7.0,
     sigma_min: float = 0.002,
@@ -137,7 +137,7 @@ def edm_rho(
     return _at_noise_scales(process, (high + fractions * (low - high)) ** rho, end, final)
 
 
-def noise_scales(process: Process, sigmas: Float[Tensor, " n"], final: Final = "denoise") -> Grid:
+def noise_scales(process: LinearProcess, sigmas: Float[Tensor, " n"], final: Final = "denoise") -> Grid:
     """A grid through the times at which the process has these noise scales; it starts at T instead of at the first.
 
     Raises:
@@ -147,7 +147,7 @@ def noise_scales(process: Process, sigmas: Float[Tensor, " n"], final: Final = "
     return _at_noise_scales(process, sigmas, float(process.time_of(sigmas[-1])), final)
 
 
-def optimised(process: Process, nfe: int, sigma_space: bool = False, final: Final = "denoise") -> Grid:
+def optimised(process: LinearProcess, nfe: int, sigma_space: bool = False, final: Final = "denoise") -> Grid:
     """The grid on which the exponential sampler of order 2 came nearest to the exact flow of the digits mixture.
 
     Found by `psld.samplers.tuning.optimise_grid` and stored as data; for other images, search your own.
@@ -181,7 +181,7 @@ NAMES = ("log-snr", "edm-rho", "uniform", "quadratic", "optimised", "paper-unifo
 """What `Sampler.grid` and the programs call the grids."""
 
 
-def named(name: str, process: Process, nfe: int) -> Grid:
+def named(name: str, process: LinearProcess, nfe: int) -> Grid:
     """The grid of that name, with its defaults.
 
     Raises:
@@ -201,20 +201,20 @@ def named(name: str, process: Process, nfe: int) -> Grid:
     return makers[name](process, nfe)
 
 
-def _at_noise_scales(process: Process, sigmas: Float[Tensor, " n"], end: float, final: Final) -> Grid:
+def _at_noise_scales(process: LinearProcess, sigmas: Float[Tensor, " n"], end: float, final: Final) -> Grid:
     times = process.time_of(sigmas.clamp(max=float(process.noise_scale(process.T))))
     times[0], times[-1] = process.T, end
     return Grid(times, final)
 
 
-def paper(process: Process, nfe: int, spacing: Literal["uniform", "quadratic"] = "uniform") -> Grid:
+def paper(process: LinearProcess, nfe: int, spacing: Literal["uniform", "quadratic"] = "uniform") -> Grid:
     """The convention behind the published numbers: NFE − 1 steps from T to ε = 1e-3, then a noise-free Euler step."""
     if spacing not in ("uniform", "quadratic"):
         raise ValueError(f"spacing must be 'uniform' or 'quadratic': got {spacing!r}.")
     return (uniform if spacing == "uniform" else quadratic)(process, nfe, end=1e-3, final="euler")
 
 
-def _fractions(process: Process, nfe: int, end: float, final: Final) -> Float[Tensor, " n"]:
+def _fractions(process: LinearProcess, nfe: int, end: float, final: Final) -> Float[Tensor, " n"]:
     steps = nfe - (final != "none")
     if steps < 1:
         raise ValueError(f"nfe must be at least {1 + (final != 'none')} with final={final!r}: got {nfe}.")

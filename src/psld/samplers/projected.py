@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from psld.kernels import Kernel, mix, outer
-from psld.model import Prediction, ScoreModel
+from psld.model import Model, Prediction
 from psld.processes import EDM, Times
 from psld.samplers.base import Plan, Sampler
 from psld.samplers.grids import Grid
@@ -91,13 +91,14 @@ class Projected(Sampler):
         return f"Projected({self.solver!r}, {self.ancillary!r})"
 
 
-class Denoiser(ScoreModel):
-    """The model of a process as one of `EDM`, for a solver of σ-space."""
+class Denoiser(Model):
+    """The model of a process as one of `EDM`, for a solver of σ-space.
 
-    def __init__(
-        self, model: ScoreModel, process: EDM, levels: dict[float, Level], ancillary: Callable[[], Tensor | None]
-    ):
-        super().__init__(model.network, process, "x0")
+    Its times are noise scales, so the model inside is tabulated by whoever knows the times of its process.
+    """
+
+    def __init__(self, model: Model, process: EDM, levels: dict[float, Level], ancillary: Callable[[], Tensor | None]):
+        self.process, self.data_shape, self.classes = process, model.data_shape, model.classes
         self.model, self.levels, self.ancillary = model, levels, ancillary
         self.renew()
 

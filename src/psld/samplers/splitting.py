@@ -1,12 +1,12 @@
 """Splitting integrators: position and momentum take turns, each with an Euler step of its own part of the flow.
 
-In the clock b, with the rows of the first variable (position) and of the others (momentum),
+With the rows of the first variable (position) and of the others (momentum), A and D as functions of time,
 
-    position   P:   dx/db = [A z]_x − [D ∇log p]_x        momentum   K:   dm/db = [A z]_m − [D ∇log p]_m
+    position   P:   dx/dt = [A z]_x − [D ∇log p]_x        momentum   K:   dm/dt = [A z]_m − [D ∇log p]_m
 
 the deterministic ones solve the probability flow, and
 
-    O:   dz = −D S⁻¹ z db + √(2D) dw̄                      exact, position noise scaled by λ_s
+    O:   dz = −D S⁻¹ z db + √(2D) dw̄                      exact, in the clock b = ∫β, position noise scaled by λ_s
     P, K: the two parts of   Q S⁻¹ z + 2D (∇log p + S⁻¹ z)
 
 the stochastic ones the reverse SDE. The reduced ones reuse a score evaluation. Source: Pandey, Rudolph & Mandt,
@@ -15,18 +15,19 @@ the stochastic ones the reverse SDE. The reduced ones reuse a score evaluation. 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from psld.kernels import cholesky, linear_kernel, mix
-from psld.processes import Process
-from psld.recipe import LinearRecipe
+from psld.processes import LinearProcess, Process
 from psld.samplers.base import Sampler
-from psld.samplers.conjugate import ConjugateStep, Direction, conjugate_step, direction_matrix
+from psld.samplers.conjugate import ConjugateStep, Direction, conjugate_step, direction_matrix, require_scheduled
 
 __all__ = ["OBA", "ROBA", "RVV", "ConjugateOBA", "ConjugateVerlet", "SymplecticEuler", "VelocityVerlet"]
+
+AnyProcess = TypeVar("AnyProcess", bound=LinearProcess)
 
 
 class Part(NamedTuple):
@@ -65,9 +66,8 @@ class SymplecticEuler(Sampler):
     evaluations = 2
 
     def coefficients(self, process, t, s):
-        position, momentum = flow_parts(process)
-        db = process.schedule.increment(s, t)
-        return DeterministicStep(s, euler(*position, db), euler(*momentum, db))
+        position, momentum = flow_parts(process, s, t)
+        return DeterministicStep(s, euler(*position), euler(*momentum))
 
     def step(self, z, c, model, t, noise):
         z = apply(c.momentum, z, model(z, t).score)
@@ -85,9 +85,8 @@ class VelocityVerlet(Sampler):
     evaluations = 3
 
     def coefficients(self, process, t, s):
-        position, momentum = flow_parts(process)
-        db = process.schedule.increment(s, t)
-        return DeterministicStep(s, euler(*position, db), euler(*momentum, 0.5 * db))
+        position, momentum = flow_parts(process, s, t)
+        return DeterministicStep(s, euler(*position), euler(*momentum, share=0.5))
 
     def step(self, z, c, model, t, noise):
         z = apply(c.momentum, z, model(z, t).score)
@@ -125,10 +124,9 @@ class OBA(Sampler):
         self.position_noise = _checked(position_noise)
 
     def coefficients(self, process, t, s):
-        db = process.schedule.increment(s, t)
-        turn, spread = friction(process, db, self.position_noise)
-        position, momentum = remainder_parts(process)
-        return StochasticStep(turn, spread, euler(*position, db), euler(*momentum, db))
+        turn, spread = friction(process, s, t, self.position_noise)
+        position, momentum = remainder_parts(process, s, t)
+        return StochasticStep(turn, spread, euler(*position), euler(*momentum))
 
     def step(self, z, c, model, t, noise):
         z = mix(c.turn, z) + mix(c.spread, noise())
@@ -168,8 +166,8 @@ class ConjugateVerlet(Sampler):
 
     def coefficients(self, process, t, s):
         b, eye = self.lam * direction_matrix(self.direction, process.k), torch.eye(process.k, dtype=torch.float64)
-        middle = 0.5 * (t + s)
-        (position, _), (momentum, _) = flow_parts(process)
+        middle, a = 0.5 * (t + s), require_momentum(require_scheduled(process, "ConjugateVerlet")).drift_matrix
+        position, momentum = position_rows(a), momentum_rows(a)
         first = conjugate_step(process, momentum, momentum_rows(eye), momentum_rows(b), t, middle)
         last = conjugate_step(process, momentum, momentum_rows(eye), momentum_rows(b), middle, s)
         whole = conjugate_step(process, position, position_rows(eye), position_rows(b), t, s)
@@ -212,9 +210,10 @@ class ConjugateOBA(Sampler):
 
     def coefficients(self, process, t, s):
         b, eye = self.lam * direction_matrix(self.direction, process.k), torch.eye(process.k, dtype=torch.float64)
-        (position, _), (momentum, _) = remainder_parts(process)
+        a = remainder_matrix(require_momentum(require_recipe(process)))
+        position, momentum = position_rows(a), momentum_rows(a)
         return StochasticStep(
-            *friction(process, process.schedule.increment(s, t), self.position_noise),
+            *friction(process, s, t, self.position_noise),
             conjugate_step(process, position, position_rows(2.0 * eye), position_rows(b), t, s),
             conjugate_step(process, momentum, momentum_rows(2.0 * eye), momentum_rows(b), t, s),
         )
@@ -234,21 +233,33 @@ def _checked(position_noise: float) -> float:
     return position_noise
 
 
-def flow_parts(process: Process) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """(A, D) of the probability flow: position rows, momentum rows."""
-    return _split(process, process.drift_matrix, process.diffusion)
+Rows = tuple[Tensor, Tensor]
+"""∫A dt and ∫D dt over each step, (n, k, k), with all rows zero but some."""
 
 
-def remainder_parts(process: Process) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """(A, D) of what O leaves of the reverse SDE, in forward time: −(Q + 2D) S⁻¹ and 2D; rows as in `flow_parts`."""
-    recipe = _recipe(process)
-    pull = torch.linalg.inv(recipe.covariance)
-    return _split(process, -(recipe.curl + 2.0 * recipe.diffusion) @ pull, 2.0 * recipe.diffusion)
+def flow_parts(process: LinearProcess, s: Tensor, t: Tensor) -> tuple[Rows, Rows]:
+    """Of the probability flow over each step: position rows, momentum rows."""
+    require_momentum(process)
+    return _split(process.drift_increment(s, t), process.diffusion_increment(s, t))
 
 
-def friction(process: Process, db: Tensor, position_noise: float) -> tuple[Tensor, Tensor]:
-    """The exact step of O over Δb, λ_s on the position's noise."""
-    recipe = _recipe(process)
+def remainder_parts(process: LinearProcess, s: Tensor, t: Tensor) -> tuple[Rows, Rows]:
+    """Of what O leaves of the reverse SDE, in forward time: −(Q + 2D) S⁻¹ and 2D over each step; as `flow_parts`."""
+    known = require_momentum(require_recipe(process))
+    db = known.schedule.increment(s, t)[:, None, None]
+    return _split(db * remainder_matrix(known), db * (2.0 * known.recipe.diffusion))
+
+
+def remainder_matrix(process: Process) -> Tensor:
+    """−(Q + 2D) S⁻¹."""
+    recipe = process.recipe
+    return -(recipe.curl + 2.0 * recipe.diffusion) @ torch.linalg.inv(recipe.covariance)
+
+
+def friction(process: LinearProcess, s: Tensor, t: Tensor, position_noise: float) -> tuple[Tensor, Tensor]:
+    """The exact step of O, λ_s on the position's noise."""
+    known = require_recipe(process)
+    recipe, db = known.recipe, known.schedule.increment(s, t)
     kernel = linear_kernel(-recipe.diffusion @ torch.linalg.inv(recipe.covariance), recipe.diffusion, db)
     spread = cholesky(kernel.covariance)
     scale = torch.ones(process.k, 1, dtype=torch.float64)
@@ -256,32 +267,37 @@ def friction(process: Process, db: Tensor, position_noise: float) -> tuple[Tenso
     return kernel.mean_map, scale * spread
 
 
-def _recipe(process: Process) -> LinearRecipe:
-    if process.recipe is None:
+def require_recipe(process: LinearProcess) -> Process:
+    """The process itself, if it is a recipe in time; raises ValueError if not."""
+    if not isinstance(process, Process):
         raise ValueError(f"OBA splits off friction towards the stationary law, and {process!r} has none.")
-    return process.recipe
+    return process
 
 
-def _split(process: Process, a: Tensor, d: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def require_momentum(process: AnyProcess) -> AnyProcess:
+    """The process itself, if it has more than one variable; raises ValueError if not."""
     if process.k < 2:
         raise ValueError(f"a splitting integrator needs position and momentum, and {process!r} has one variable.")
+    return process
+
+
+def _split(a: Tensor, d: Tensor) -> tuple[Rows, Rows]:
     return (position_rows(a), position_rows(d)), (momentum_rows(a), momentum_rows(d))
 
 
 def position_rows(matrix: Tensor) -> Tensor:
     """The first row; the others zero."""
-    return torch.cat([matrix[:1], torch.zeros_like(matrix[1:])])
+    return torch.cat([matrix[..., :1, :], torch.zeros_like(matrix[..., 1:, :])], -2)
 
 
 def momentum_rows(matrix: Tensor) -> Tensor:
     """All but the first row; that one zero."""
-    return torch.cat([torch.zeros_like(matrix[:1]), matrix[1:]])
+    return torch.cat([torch.zeros_like(matrix[..., :1, :]), matrix[..., 1:, :]], -2)
 
 
-def euler(a: Tensor, d: Tensor, db: Tensor) -> Part:
-    """One Euler step over Δb, backwards, of dz/db = A z − D ∇log p."""
-    db = db[:, None, None]
-    return Part(-db * a, db * d)
+def euler(a: Tensor, d: Tensor, share: float = 1.0) -> Part:
+    """An Euler step, backwards, of dz/dt = A z − D ∇log p, or a share of it, from the two integrals over the step."""
+    return Part(-share * a, share * d)
 
 
 def apply(part: Part, z: Tensor, score: Tensor) -> Tensor:

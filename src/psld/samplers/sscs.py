@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from psld.kernels import linear_kernel, mix, relax
+from psld.processes import Process
 from psld.samplers.base import Sampler
 
 __all__ = ["SSCS"]
@@ -43,7 +44,7 @@ class SSCS(Sampler):
     stochastic = True
 
     def coefficients(self, process, t, s):
-        if process.recipe is None:
+        if not isinstance(process, Process):
             raise ValueError(
                 f"SSCS splits off the stationary law, and {process!r} has none. Use EulerMaruyama or Ancestral."
             )

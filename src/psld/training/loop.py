@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,9 @@ from psld.data.base import ImageData
 from psld.data.loading import TrainingData, loader
 from psld.data.order import ShuffledBatches
 from psld.distributed import every_rank, first_problem, launch
-from psld.model import Predicts, ScoreModel
-from psld.processes import Process
+from psld.model import ScoreModel
 from psld.training.checkpoint import Checkpoint, CheckpointError, has_checkpoint, latest_checkpoint
+from psld.training.description import described_run, read_description, require_same_run, written
 from psld.training.health import Interval
 from psld.training.logs import Row, RunLog
 from psld.training.reading import read_checkpoint, read_slices
@@ -40,58 +40,56 @@ __all__ = ["TrainingData", "train"]
 
 
 def train(
-    network: nn.Module,
-    process: Process,
+    model: ScoreModel,
     data: TrainingData,
     loss: Loss,
-    predicts: Predicts,
     settings: TrainingSettings,
     run: str | Path,
-    seed: int,
+    *,
+    seed: int = 0,
     resume: bool = False,
     overwrite: bool = False,
-    config_text: str = "",
-    conditioning: Literal["hsm", "dsm"] = "hsm",
-    jitter: float = 0.0,
 ) -> Path:
-    """Trains a network in place, and leaves checkpoints, metrics.csv and tensorboard/ in the folder of the run.
+    """Trains the network of a model in place, and leaves a folder that `psld.load` and every command take.
+
+    The folder gets checkpoints/, each with a config.yaml made from these objects, metrics.csv and tensorboard/.
 
     Args:
-        network: called as network(z, t); its parameters are trained, on the device that `settings` name. With "fsdp" it
-            is left in slices: load the checkpoint into another one to use it. With settings.label_dropout it is told
-            label= too, and has `classes`, as many as the data, as has a classifier.
-        process: the forward process.
-        data: the training set, x₀ without a batch dimension.
+        model: the network that is trained, its process, and what it predicts. The network records how it was made
+            (`psld.Specified`), and is trained on the device that `settings` name. With "fsdp" it is left in slices:
+            load the run to use it. With settings.label_dropout it is told label= too, and has `classes`, as many as the
+            data, as has a classifier.
+        data: the training set, x₀ without a batch dimension: any `psld.data.ImageData`, or tensors of one shape.
         loss: loss(model, x0, t, generators) -> (B,), with one generator a sample (psld.noise.standard_normal draws);
             with settings.label_dropout it gets label= as well, (B,) int64, and so does one that asks for labels
             (psld.losses.CrossEntropy, which trains a classifier).
-        predicts: what the network's output means, as for ScoreModel.
         settings: numbers of the run.
         run: its folder.
         seed: of order, times, noise and dropout. Not of the initial weights: those are the network's.
         resume: continue from the latest checkpoint, bit for bit as if the run had not stopped (on a GPU as far as its
             kernels are deterministic).
         overwrite: replace the run that is there. It is kept until the new one has its first checkpoint.
-        config_text: saved as config.yaml with each checkpoint.
-        conditioning: of the process's marginals, as for ScoreModel.
-        jitter: as for ScoreModel.
 
     Returns:
         The folder of the last checkpoint.
 
     Raises:
-        FileExistsError, FileNotFoundError, ValueError: the run cannot start; nothing was written.
+        FileExistsError, FileNotFoundError, ValueError: the run cannot start, or is not the one to resume; nothing was
+            written.
+        SpecError: the network does not record how it was made, so nobody could load it; nothing was written.
         CheckpointError: the checkpoint to resume from is broken; the message names one that is not.
         TrainingDiverged: a loss, gradient or weight was not finite; the last good checkpoint is kept.
         OSError: the disk is full, or too full to start; earlier checkpoints are whole.
         SystemExit: 143 after SIGTERM, 130 after SIGINT; a checkpoint was written.
     """
     run = Path(run)
+    description = described_run(model, data, loss, settings, seed)
     fabric = launch(settings.accelerator, settings.devices, settings.nodes, settings.strategy, settings.precision)
     labels = settings.label_dropout is not None or _asks_for_labels(loss)
-    checkpoint = _admitted(run, resume, overwrite, fabric, network, process, data, loss, settings)
-    model = partial(ScoreModel, process=process, predicts=predicts, conditioning=conditioning, jitter=jitter)
-    session = Session(fabric, network, model, loss, settings, seed, len(data))
+    checkpoint = _admitted(run, resume, overwrite, fabric, model, data, loss, settings)
+    if checkpoint is not None:
+        require_same_run(read_description(checkpoint.config_text), description)
+    session = Session(fabric, model, loss, settings, seed, len(data))
     if checkpoint is not None:
         session.restore(checkpoint)
     if _is_done(session, settings):
@@ -101,7 +99,7 @@ def train(
     session.rehearse(*_first_batch(data, batches, session.step, labels))
     with StopSignals() as signals, _in_place_of(run, overwrite, fabric):
         source = _loader(data, batches, settings.num_workers, labels, fabric)
-        last = _train_on(session, source, fabric, settings, run, config_text, signals)
+        last = _train_on(session, source, fabric, settings, run, written(description), signals)
     if signals.received:
         raise SystemExit(128 + signals.received)
     return last
@@ -112,8 +110,7 @@ def _admitted(
     resume: bool,
     overwrite: bool,
     fabric: Fabric,
-    network: nn.Module,
-    process: Process,
+    model: ScoreModel,
     data: TrainingData,
     loss: Loss,
     settings: TrainingSettings,
@@ -125,8 +122,13 @@ def _admitted(
     require_startable(run, resume, overwrite)
     if len(data) < 1:
         raise ValueError("there are no training data: the data set has length 0.")
-    if not settings.t_min < process.T:
-        raise ValueError(f"t_min must be below the horizon of the process: got {settings.t_min} and T = {process.T}.")
+    if not settings.t_min < model.process.T:
+        raise ValueError(
+            f"t_min must be below the horizon of the process: got {settings.t_min} and T = {model.process.T}."
+        )
+    network = model.network
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"only a torch.nn.Module can be trained: got a model of {type(network).__name__}.")
     _require_labels(network, data, loss, settings.label_dropout)
     require_space(run, _checkpoint_size(network))
     return _read_together(latest_checkpoint(run), fabric, settings) if resume else None

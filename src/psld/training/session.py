@@ -52,8 +52,7 @@ class Session:
 
     Args:
         fabric: launched.
-        network: the plain network; set up on the device here.
-        score_model: makes a ScoreModel of the network as it was set up.
+        model: with the plain network, which is set up on the device here.
         loss: one number a sample.
         settings, seed: of the run.
         length: items in the data set.
@@ -67,15 +66,14 @@ class Session:
     def __init__(
         self,
         fabric: Fabric,
-        network: nn.Module,
-        score_model: Callable[[nn.Module], ScoreModel],
+        model: ScoreModel,
         loss: Loss,
         settings: TrainingSettings,
         seed: int,
         length: int,
     ):
         self.step, self.seconds, self.rate = 0, 0.0, 0.0
-        self.network = network
+        network = self.network = cast(nn.Module, model.network)
         self._fabric, self._loss, self._settings, self._seed = fabric, loss, settings, seed
         self._length = length
         self._null: int | None = getattr(network, "classes", None)
@@ -85,7 +83,7 @@ class Session:
         self._optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
         self._stepper = cast(torch.optim.Optimizer, fabric.setup_optimizers(self._optimizer))
         self._scaler = loss_scaler(fabric)
-        self._model = score_model(self._wrapped)
+        self._model = model.around(self._wrapped)
         self._average = ExponentialMovingAverage(network, settings.decay)
         self._generators = [torch.Generator() for _ in range(settings.batch_size // fabric.world_size)]
         torch.manual_seed(derived_seed(seed, "global", fabric.global_rank))

@@ -1,14 +1,15 @@
-"""A forward process: a recipe in time, with its kernels, its prior and its sufficient statistic.
+"""Linear processes: Gaussian kernels, a prior, and the image that is sufficient for the data.
 
-    dz = β(t) A z dt + √(2 β(t) D) dw,      A = −(D + Q) S⁻¹,      z of shape (B, k, *data), t ∈ [0, T]
+    dz = A(t) z dt + √(2 D(t)) dw,      z of shape (B, k, *data), t ∈ [0, T]
 
-The first variable is the data ("position"), the others are auxiliary and start as N(0, Σ₀), independent of the data.
-Times and coefficient tables are float64 on the CPU; states may live anywhere. Pairs of times are (s, t) with s ≤ t.
+the same in every data dimension. The first variable is the data ("position"), the others are auxiliary and start as
+N(0, Σ₀), independent of the data. Times and coefficient tables are float64 on the CPU; states may live anywhere. Pairs
+of times are (s, t) with s ≤ t.
 """
 
 from __future__ import annotations
 
-import math
+from abc import abstractmethod
 from typing import Literal
 
 import torch
@@ -16,24 +17,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.kernels import Kernel, cholesky, linear_kernel, mix, outer, product, relax
-from psld.recipe import LinearRecipe, RecipeReport
+from psld.processes.collocation import integral, time_dependent_kernel
+from psld.processes.forward import ForwardProcess, Times
+from psld.recipe import LinearRecipe, RecipeError, RecipeReport
 from psld.schedules import Schedule, as_schedule
 
-__all__ = ["Conditioning", "Process", "Times", "statistic_weights"]
+__all__ = ["LinearProcess", "Matching", "Process", "ScheduledProcess", "statistic_weights"]
 
-Times = float | Tensor
-"""A time, or a batch of times of any shape."""
-
-Conditioning = Literal["hsm", "dsm"]
+Matching = Literal["hsm", "dsm"]
 """What a marginal is conditioned on: x₀ alone (hybrid score matching) or all of z₀ (denoising score matching)."""
 
 
-class Process:
-    """A linear recipe run at the rate β(t) from data at t = 0 to noise at t = T.
+class LinearProcess(ForwardProcess):
+    """A process whose drift is linear in z and whose noise does not depend on z: all its kernels are Gaussian.
+
+    A subclass gives the two rates as functions of time. Everything else follows from them: the kernels numerically, to
+    about 1e-12, unless the subclass has them in closed form (`_transition`).
 
     Args:
-        recipe: D, Q and S.
-        schedule: β(t), or a number for a constant rate.
+        k: number of phase-space variables.
         auxiliary_covariance: covariance of the k − 1 auxiliary variables at t = 0: a matrix, or a number for a multiple
             of the identity. The paper starts PSLD at κM (κ = 0.04).
         T: the horizon; 1 for every published process.
@@ -42,46 +44,60 @@ class Process:
         ValueError: the auxiliary covariance has the wrong shape or is not positive semi-definite, or T is not positive.
     """
 
-    recipe: LinearRecipe | None
-
-    def __init__(
-        self,
-        recipe: LinearRecipe,
-        schedule: float | Schedule,
-        auxiliary_covariance: float | Tensor | list[list[float]] = 0.0,
-        T: float = 1.0,
-    ):
-        self.recipe = recipe
-        self._set_dynamics(recipe.drift_matrix, recipe.diffusion, as_schedule(schedule), T)
-        self.initial_covariance = _initial_covariance(auxiliary_covariance, self.k)
-
-    def _set_dynamics(self, drift_matrix: Tensor, diffusion: Tensor, schedule: Schedule, T: float) -> None:
-        if not (math.isfinite(T) and T > 0):
-            raise ValueError(f"T must be a positive, finite time: got {T}.")
-        self.drift_matrix, self.diffusion, self.schedule, self.T = drift_matrix, diffusion, schedule, float(T)
-        self.k = len(drift_matrix)
-        self.initial_covariance = torch.zeros(self.k, self.k, dtype=torch.float64)
+    def __init__(self, k: int, auxiliary_covariance: float | Tensor | list[list[float]] = 0.0, T: float = 1.0):
+        super().__init__(k, T)
+        self.initial_covariance = _initial_covariance(auxiliary_covariance, k)
 
     # -- what drives it ------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def drift_rate(self, t: Times) -> Float[Tensor, "*B k k"]:
-        """β(t) A: the matrix of the drift, per unit of time."""
-        return self.schedule(self.times(t))[..., None, None] * self.drift_matrix
+        """A(t): the matrix of the drift, per unit of time."""
 
+    @abstractmethod
     def diffusion_rate(self, t: Times) -> Float[Tensor, "*B k k"]:
-        """β(t) D: half the variance added per unit of time."""
-        return self.schedule(self.times(t))[..., None, None] * self.diffusion
+        """D(t): half the variance added per unit of time."""
+
+    def drift_increment(self, s: Times, t: Times) -> Float[Tensor, "*B k k"]:
+        """∫ₛᵗ A(u) du."""
+        return integral(self.drift_rate, *torch.broadcast_tensors(self.times(s), self.times(t)))
+
+    def diffusion_increment(self, s: Times, t: Times) -> Float[Tensor, "*B k k"]:
+        """∫ₛᵗ D(u) du."""
+        return integral(self.diffusion_rate, *torch.broadcast_tensors(self.times(s), self.times(t)))
+
+    def drift(self, z: Float[Tensor, "B k *data"], t: Times) -> Float[Tensor, "B k *data"]:
+        """A(t) z."""
+        return mix(self.drift_rate(t), z)
+
+    def diffusion_factor(self, z: Float[Tensor, "B k *data"], t: Times) -> Float[Tensor, "..."]:
+        """The Cholesky factor of 2D(t), (B or 1, k, k, 1, …)."""
+        factor = cholesky(2.0 * self.diffusion_rate(t)).to(z.device, z.dtype)
+        return factor.reshape(-1, self.k, self.k, *[1] * (z.ndim - 2))
 
     @property
     def noisy_rows(self) -> int:
         """r: noise enters the last r variables only, so that many rows of ε determine the reverse process (CLD: 1)."""
-        return self.k - int(self.diffusion.any(dim=1).nonzero()[0])
+        return self.k - int(self.diffusion_increment(0.0, self.T).any(dim=1).nonzero()[0])
 
     def check(self) -> RecipeReport:
-        """The report of the recipe behind this process: stationary, ergodic, and why not."""
-        if self.recipe is None:
-            raise TypeError(f"{type(self).__name__} has no constant recipe and must report for itself.")
-        return self.recipe.check()
+        """Whether one law is stationary at every time, and if not why, from the SDE frozen at several times."""
+        laws = []
+        for t in self.T * torch.tensor([0.1, 0.5, 1.0], dtype=torch.float64):
+            try:
+                laws.append(LinearRecipe.from_sde(self.drift_rate(t), cholesky(2.0 * self.diffusion_rate(t))))
+            except RecipeError as error:
+                reason = f"frozen at t = {float(t):g} there is no stationary law: {error}"
+                return RecipeReport(variables=self.k, stationary=False, ergodic=False, reasons=(reason,))
+        first, *others = laws
+        if all(torch.allclose(law.covariance, first.covariance, rtol=1e-9, atol=1e-12) for law in others):
+            return first.check()
+        variances = ", ".join(f"{[round(v, 4) for v in law.covariance.diagonal().tolist()]}" for law in laws)
+        reason = (
+            f"frozen at t = {0.1 * self.T:g}, {0.5 * self.T:g} and {self.T:g} the stationary variances are "
+            f"{variances}: H depends on time, so no one law is stationary."
+        )
+        return RecipeReport(variables=self.k, stationary=False, ergodic=first.check().ergodic, reasons=(reason,))
 
     # -- kernels -------------------------------------------------------------------------------------------------
 
@@ -93,23 +109,22 @@ class Process:
         return self._transition(start, stop)
 
     def _transition(self, s: Float[Tensor, "*B"], t: Float[Tensor, "*B"]) -> Kernel:
-        kernel = linear_kernel(self.drift_matrix, self.diffusion, self.schedule.increment(s, t))
-        return kernel if self.recipe is None else relax(kernel, self.recipe.covariance)
+        return time_dependent_kernel(self.drift_rate, self.diffusion_rate, s, t)
 
-    def marginal(self, t: Times, conditioning: Conditioning = "hsm", jitter: float = 0.0) -> Kernel:
+    def marginal(self, t: Times, matching: Matching = "hsm", jitter: float = 0.0) -> Kernel:
         """z_t given the data.
 
         Args:
             t: times in [0, T].
-            conditioning: "hsm" given x₀, the auxiliary variables integrated out; "dsm" given z₀.
+            matching: "hsm" given x₀, the auxiliary variables integrated out; "dsm" given z₀.
             jitter: added to the diagonal of the covariance; 0 is exact, published weights were trained with 1e-9.
         """
-        if conditioning not in ("hsm", "dsm"):
-            raise ValueError(f"conditioning must be 'hsm' or 'dsm': got {conditioning!r}.")
+        if matching not in ("hsm", "dsm"):
+            raise ValueError(f"matching must be 'hsm' or 'dsm': got {matching!r}.")
         t = self.times(t)
         kernel = self._transition(torch.zeros_like(t), t)
         covariance = kernel.covariance
-        if conditioning == "hsm":
+        if matching == "hsm":
             phi = kernel.mean_map
             covariance = covariance + product(product(phi, self.initial_covariance), phi.mT)
         if jitter:
@@ -121,15 +136,23 @@ class Process:
         x0: Float[Tensor, "B *data"],
         t: Times,
         eps: Float[Tensor, "B k *data"],
-        conditioning: Conditioning = "hsm",
+        matching: Matching = "hsm",
         auxiliary: Float[Tensor, "B a *data"] | None = None,
     ) -> Float[Tensor, "B k *data"]:
-        """z_t = Φ(t) z₀ + L(t) ε. `auxiliary` is needed for (and only for) conditioning="dsm" with k > 1."""
-        if conditioning == "dsm" and auxiliary is None and self.k > 1:
+        """z_t = Φ(t) z₀ + L(t) ε. `auxiliary` is needed for (and only for) matching="dsm" with k > 1."""
+        if matching == "dsm" and auxiliary is None and self.k > 1:
             raise ValueError("'dsm' conditions on the auxiliary variables too: give auxiliary, or use 'hsm'.")
-        if conditioning == "hsm" and auxiliary is not None:
+        if matching == "hsm" and auxiliary is not None:
             raise ValueError("'hsm' integrates the auxiliary variables out: leave auxiliary out, or use 'dsm'.")
-        return self.marginal(t, conditioning).sample(self.lift(x0, auxiliary), eps)
+        return self.marginal(t, matching).sample(self.lift(x0, auxiliary), eps)
+
+    def conditional_score(
+        self, z: Float[Tensor, "B k *data"], x0: Float[Tensor, "B *data"], t: Times
+    ) -> Float[Tensor, "B k *data"]:
+        """−Σ⁻¹ (z − Φ₀ x₀)."""
+        kernel = self.marginal(t)
+        whitened = mix(kernel.whitener, z - outer(kernel.mean_map[..., 0], x0))
+        return -mix(kernel.whitener.mT, whitened)
 
     # -- data, prior ---------------------------------------------------------------------------------------------
 
@@ -141,20 +164,14 @@ class Process:
             auxiliary = x0.new_zeros(len(x0), self.k - 1, *x0.shape[1:])
         return torch.cat([x0.unsqueeze(1), auxiliary], dim=1)
 
-    def project(self, z: Float[Tensor, "B k *data"]) -> Float[Tensor, "B *data"]:
-        """The data variable of a state."""
-        return z[:, 0]
-
     def initial_auxiliary(self, eps: Float[Tensor, "B a *data"]) -> Float[Tensor, "B a *data"]:
         """Auxiliary variables at t = 0 from standard normal draws."""
         return mix(cholesky(self.initial_covariance[1:, 1:]), eps) if self.k > 1 else eps
 
     @property
     def prior_covariance(self) -> Float[Tensor, "k k"]:
-        """Covariance of the law that sampling starts from: the stationary S."""
-        if self.recipe is None:
-            return self.marginal(self.T).covariance
-        return self.recipe.covariance
+        """Covariance of the law that sampling starts from: that of the noise at T, or a stationary S."""
+        return self.marginal(self.T).covariance
 
     def prior_sample(self, eps: Float[Tensor, "B k *data"]) -> Float[Tensor, "B k *data"]:
         """z_T from standard normal draws ε."""
@@ -238,7 +255,7 @@ class Process:
 
     # ------------------------------------------------------------------------------------------------------------
 
-    def same_marginals(self, other: Process) -> bool:
+    def same_marginals(self, other: LinearProcess) -> bool:
         """Whether z_t given x₀ has the same law at every t, so that what was learned of the one holds for the other.
 
         Compared as numbers, at times all over [0, T]: two processes may be written differently and be the same.
@@ -250,15 +267,83 @@ class Process:
         pairs = ((one.mean_map[..., 0], two.mean_map[..., 0]), (one.covariance, two.covariance))
         return all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in pairs)
 
-    def times(self, t: Times) -> Float[Tensor, "*B"]:
-        """t as a float64 CPU tensor. Raises ValueError outside [0, T]."""
-        t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
-        if not ((t >= 0) & (t <= self.T)).all():
-            raise ValueError(f"times must lie in [0, {self.T:g}]: got {float(t.min()):g} … {float(t.max()):g}.")
-        return t
 
-    def __repr__(self) -> str:
-        return f"Process({self.recipe!r}, {self.schedule!r})"
+class ScheduledProcess(LinearProcess):
+    """A linear process whose drift is one fixed matrix run at a rate β(t): A(t) = β(t) A.
+
+    Its mean map depends on time through ∫β alone. Of its noise that need not be so.
+
+    Args:
+        drift_matrix: A, k×k.
+        schedule: β(t), or a number for a constant rate.
+        auxiliary_covariance, T: as for `LinearProcess`.
+    """
+
+    def __init__(
+        self,
+        drift_matrix: Float[Tensor, "k k"],
+        schedule: float | Schedule,
+        auxiliary_covariance: float | Tensor | list[list[float]] = 0.0,
+        T: float = 1.0,
+    ):
+        super().__init__(len(drift_matrix), auxiliary_covariance, T)
+        self.drift_matrix, self.schedule = drift_matrix, as_schedule(schedule)
+
+    def drift_rate(self, t: Times) -> Float[Tensor, "*B k k"]:
+        """β(t) A: the matrix of the drift, per unit of time."""
+        return self.schedule(self.times(t))[..., None, None] * self.drift_matrix
+
+    def drift_increment(self, s: Times, t: Times) -> Float[Tensor, "*B k k"]:
+        """∫ₛᵗ β · A."""
+        return self.schedule.increment(self.times(s), self.times(t))[..., None, None] * self.drift_matrix
+
+
+class Process(ScheduledProcess):
+    """A linear recipe run at the rate β(t) from data at t = 0 to noise at t = T.
+
+        dz = β(t) A z dt + √(2 β(t) D) dw,      A = −(D + Q) S⁻¹
+
+    Args:
+        recipe: D, Q and S.
+        schedule: β(t), or a number for a constant rate.
+        auxiliary_covariance: covariance of the k − 1 auxiliary variables at t = 0: a matrix, or a number for a multiple
+            of the identity. The paper starts PSLD at κM (κ = 0.04).
+        T: the horizon; 1 for every published process.
+
+    Raises:
+        ValueError: the auxiliary covariance has the wrong shape or is not positive semi-definite, or T is not positive.
+    """
+
+    def __init__(
+        self,
+        recipe: LinearRecipe,
+        schedule: float | Schedule,
+        auxiliary_covariance: float | Tensor | list[list[float]] = 0.0,
+        T: float = 1.0,
+    ):
+        super().__init__(recipe.drift_matrix, schedule, auxiliary_covariance, T)
+        self.recipe = recipe
+
+    def diffusion_rate(self, t: Times) -> Float[Tensor, "*B k k"]:
+        """β(t) D: half the variance added per unit of time."""
+        return self.schedule(self.times(t))[..., None, None] * self.recipe.diffusion
+
+    def diffusion_increment(self, s: Times, t: Times) -> Float[Tensor, "*B k k"]:
+        """∫ₛᵗ β · D."""
+        return self.schedule.increment(self.times(s), self.times(t))[..., None, None] * self.recipe.diffusion
+
+    def check(self) -> RecipeReport:
+        """The report of the recipe behind this process: stationary, ergodic, and why not."""
+        return self.recipe.check()
+
+    def _transition(self, s: Float[Tensor, "*B"], t: Float[Tensor, "*B"]) -> Kernel:
+        kernel = linear_kernel(self.drift_matrix, self.recipe.diffusion, self.schedule.increment(s, t))
+        return relax(kernel, self.recipe.covariance)
+
+    @property
+    def prior_covariance(self) -> Float[Tensor, "k k"]:
+        """Covariance of the law that sampling starts from: the stationary S."""
+        return self.recipe.covariance
 
 
 def statistic_weights(kernel: Kernel) -> tuple[Float[Tensor, "*B k"], Float[Tensor, "*B"]]:

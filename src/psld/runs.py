@@ -1,0 +1,236 @@
+"""From a name or a folder to a model, and back: a training run, an exported model, a published one.
+
+    model = psld.load("runs/faces")             # a training run, or one checkpoint of it
+    model = psld.load("psld-digits")            # published with the library
+    model = psld.load("ddpm-cifar10-32")        # a folder of diffusers, its UNet2DModel taken for D(y; σ)
+
+A folder says itself what its network is: config.yaml names classes and their arguments, and only classes that psld
+lists are made of it (`psld.specs.build`). Weights are safetensors. So loading a folder from elsewhere runs no code of
+its author's, unless it is trusted.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+from torch import nn
+
+from psld.data import ImageData
+from psld.files import require_new_folder
+from psld.model import ScoreModel
+from psld.networks import NoiseClassifier
+from psld.pretrained.folder import write_model_folder
+from psld.pretrained.published import published_checkpoint
+from psld.processes import PSLD, LinearProcess
+from psld.specs import build, resolve, spec_of
+from psld.training.checkpoint import CONFIG, has_checkpoint, latest_checkpoint, weight_files
+from psld.training.reading import load_weights
+
+__all__ = ["LoadedClassifier", "load", "load_classifier", "load_data", "network_from", "save"]
+
+Weights = Literal["ema", "online"]
+"""The moving average of the weights, or the weights themselves."""
+
+
+def load(
+    path: str | Path,
+    weights: Weights = "ema",
+    device: str = "cpu",
+    process: LinearProcess | None = None,
+    trust: bool = False,
+) -> ScoreModel:
+    """The score model of a run, a checkpoint, an exported or published model, or a folder of diffusers.
+
+    Args:
+        path: of the folder, or the name of a published model (`psld.pretrained.published_checkpoints`).
+        weights: averaged or last.
+        device: where the network goes.
+        process: in place of the run's own; for networks that predict D(y; σ), which fit every process. A folder of
+            diffusers is one, and has PSLD() unless told otherwise.
+        trust: make whatever classes the folder names, not only psld's. This runs code that the folder chooses.
+
+    Returns:
+        The model, frozen and in evaluation mode, with its `data_shape`.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint or no config.yaml with it.
+        UntrustedClassError: the folder names a class that is not psld's, and is not trusted.
+        ValueError: another process for a network that was trained on the states of its own; no image shape; or a
+            configuration that describes no model.
+        CheckpointError: the weights are broken.
+    """
+    folder = published_checkpoint(path)
+    if _is_of_diffusers(folder):
+        return _of_diffusers(folder, device, process or PSLD())
+    folder, config = _described(folder)
+    if process is not None and config["predicts"] != "denoiser":
+        raise ValueError(
+            f"{folder} predicts {config['predicts']!r} from states of its own process, so it cannot be sampled under "
+            f"{process!r}: another process needs a run with `predicts: denoiser` (configs/digits-denoiser.yaml)."
+        )
+    own, network = _made(folder, config, trust)
+    if isinstance(network, NoiseClassifier):
+        raise ValueError(
+            f"{folder} holds a classifier of noisy images: it guides a score model (--classifier) and is not one."
+        )
+    load_weights(folder, network, weights)
+    network.to(device).eval().requires_grad_(False)
+    meaning = {name: config[name] for name in ("predicts", "matching", "jitter")}
+    return ScoreModel(network, process or own, **meaning, data_shape=tuple(config["image_shape"]))
+
+
+class LoadedClassifier(nn.Module):
+    """A noise-conditional classifier with what it was trained on.
+
+    Attributes:
+        network: logits (B, classes) of states (B, k, *data) and times (B,).
+        process: of the states.
+        data_shape: of one image.
+    """
+
+    def __init__(self, network: NoiseClassifier, process: LinearProcess, data_shape: tuple[int, ...]):
+        super().__init__()
+        self.network, self.process, self.data_shape = network, process, data_shape
+
+    @property
+    def classes(self) -> int:
+        """How many labels it tells apart."""
+        return self.network.classes
+
+    def forward(self, z, t):
+        return self.network(z, t)
+
+
+def load_classifier(path: str | Path, device: str = "cpu", trust: bool = False) -> LoadedClassifier:
+    """The noise-conditional classifier of a run or checkpoint folder, frozen.
+
+    The weights are the averaged ones, or the only ones there are (official classifiers have no average).
+
+    Args:
+        path: of the folder.
+        device: where it goes.
+        trust: as for `load`.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint or no config.yaml with it.
+        UntrustedClassError: as for `load`.
+        ValueError: it is of a score model, or says no image shape.
+        CheckpointError: the weights are broken.
+    """
+    folder, config = _described(published_checkpoint(path))
+    process, network = _made(folder, config, trust)
+    if not isinstance(network, NoiseClassifier):
+        raise ValueError(
+            f"{folder} holds a score model and no classifier ({type(network).__name__}): train one with "
+            "psld train-classifier (configs/digits-classifier.yaml)."
+        )
+    load_weights(folder, network, "ema" if weight_files(folder, "ema") else "online")
+    network.to(device).eval().requires_grad_(False)
+    return LoadedClassifier(network, process, tuple(config["image_shape"])).eval()
+
+
+def load_data(path: str | Path, trust: bool = False) -> ImageData:
+    """The training images of a run or checkpoint folder.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint or no config.yaml with it, or the files of the data are gone.
+        UntrustedClassError: as for `load`.
+        ValueError: the configuration names no data, or data that were in memory.
+    """
+    file = latest_checkpoint(published_checkpoint(path)) / CONFIG
+    known = _read(file).get("data")
+    if not isinstance(known, Mapping) or "class_path" not in known:
+        raise ValueError(f"{file} names no data that could be opened again.")
+    data = build(known, trust, str(file))
+    if not isinstance(data, ImageData):
+        raise ValueError(f"{file}: data is a {type(data).__name__}, and images are needed (psld.data).")
+    return data
+
+
+def save(model: ScoreModel, out: str | Path) -> Path:
+    """Writes a model as a folder that `load` and every command take: model_ema.safetensors and config.yaml.
+
+    Raises:
+        FileExistsError: there is something in `out`.
+        SpecError: network or process do not record how they were made.
+        ValueError: the model does not know the shape of its data.
+        OSError: the disk is full or fails; nothing is left.
+    """
+    out = Path(out)
+    require_new_folder(out)
+    if model.data_shape is None:
+        raise ValueError("the model does not know the shape of one image: make it with data_shape=(C, H, W).")
+    network = cast(nn.Module, model.network)
+    config = {
+        "process": spec_of(model.process).config(),
+        "network": spec_of(network).config(),
+        "predicts": model.predicts,
+        "matching": model.matching,
+        "jitter": model.jitter,
+        "image_shape": list(model.data_shape),
+    }
+    return write_model_folder(out, None, network.state_dict(), yaml.safe_dump(config, sort_keys=False))
+
+
+def network_from(config: Mapping[str, Any], process: LinearProcess, trust: bool, where: str) -> nn.Module:
+    """The network of a configuration; one that takes `process` and does not say it gets that of the run."""
+    arguments = dict(config.get("init_args") or {})
+    wanted = inspect.signature(resolve(config["class_path"], trust, where)).parameters
+    if "process" in wanted and "process" not in arguments:
+        arguments["process"] = process.spec.config()
+    network = build({**config, "init_args": arguments}, trust, where)
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"{where}: network is a {type(network).__name__}, and a torch.nn.Module is needed.")
+    return network
+
+
+def _made(folder: Path, config: Mapping[str, Any], trust: bool) -> tuple[LinearProcess, nn.Module]:
+    where = str(folder / CONFIG)
+    process = build(config["process"], trust, where)
+    if not isinstance(process, LinearProcess):
+        raise ValueError(f"{where}: process is a {type(process).__name__}, and a forward process is needed.")
+    return process, network_from(config["network"], process, trust, where)
+
+
+def _described(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder of the newest checkpoint, and what its configuration says about the model."""
+    folder = latest_checkpoint(path)
+    if not (folder / CONFIG).is_file():
+        raise FileNotFoundError(f"{folder} has weights and no {CONFIG}, so the network is not known.")
+    config = {"predicts": "eps", "matching": "hsm", "jitter": 0.0} | _read(folder / CONFIG)
+    for name in ("process", "network"):
+        if not isinstance(config.get(name), Mapping) or "class_path" not in config[name]:
+            raise ValueError(f"{folder / CONFIG} does not describe a model: it must say process and network.")
+    shape = config.get("image_shape")
+    if not (isinstance(shape, list) and shape and all(isinstance(n, int) and n > 0 for n in shape)):
+        raise ValueError(f"{folder / CONFIG} does not say image_shape: write the (C, H, W) of one image there.")
+    return folder, config
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is not a configuration: it must say process and network.")
+    return content
+
+
+def _is_of_diffusers(folder: Path) -> bool:
+    return (folder / "unet" / "config.json").is_file() and not has_checkpoint(folder)
+
+
+def _of_diffusers(folder: Path, device: str, process: LinearProcess) -> ScoreModel:
+    from psld.pretrained.diffusers import load_denoiser
+
+    network = load_denoiser(folder).to(device).eval().requires_grad_(False)
+    config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+    size = config["sample_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    return ScoreModel(network, process, "denoiser", data_shape=(config["in_channels"], height, width))
