@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from psld import PSLD, EulerMaruyama, Exponential, Sampler, ScoreModel, grids
+from psld import PSLD, EulerMaruyama, Exponential, Sampler, ScoreModel
 from psld.cli.demo import confident_share, featurise
 from psld.data import Digits
 from psld.evaluation import classifier_accuracy, frechet_distance
@@ -34,6 +34,7 @@ from psld.kernels import Kernel
 from psld.losses import HSM, Denoising, Objective
 from psld.model import Predicts
 from psld.networks import Preconditioned, PreconditionedState, UNet
+from psld.samplers import grids
 from psld.training import TrainingSettings, latest_checkpoint, load_weights, train
 
 PROCESS = PSLD(gamma=0.01)
@@ -124,8 +125,8 @@ class Judge:
 def measure(model: ScoreModel, judge: Judge, samples: int, device: str, full: bool) -> dict[str, dict[str, float]]:
     results = {}
     for name, (sampler, grid) in samplings(full).items():
-        batches = [range(i, min(i + 500, samples)) for i in range(0, samples, 500)]
-        images = torch.cat([sampler.sample(model, SHAPE, grid, seeds, device=device).x for seeds in batches])
+        drawn = sampler.batches(model, samples, grid, batch_size=500, shape=SHAPE, device=device)
+        images = torch.cat([batch.x for batch in drawn])
         results[name] = judge(images.float().clamp(-1, 1).cpu())
     return results
 

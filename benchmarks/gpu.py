@@ -23,9 +23,10 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parent))
 from plain_ncsnpp import PlainNCSNpp
 
-from psld import PSLD, Exponential, ScoreModel, grids
+from psld import PSLD, Exponential, ScoreModel
 from psld.files import atomic_file
 from psld.networks import NCSNpp
+from psld.samplers import grids
 
 CHANNELS, SIZE, NFE = 6, 32, 20
 SHAPE = dict(multipliers=(1, 2, 2, 2), blocks=2)
@@ -98,7 +99,7 @@ def measure(name: str, width: int, batch: int, rounds: int, device: str) -> tupl
     plan = sampler.prepare(process, grid)
 
     def sample() -> None:
-        sampler.sample(model, (3, SIZE, SIZE), grid, range(batch), torch.float32, device, plan)
+        sampler.sample(model, batch, plan, shape=(3, SIZE, SIZE), device=device)
 
     return training, rate(sample, batch, rounds, device), memory
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from psld.cli import main as psld
+from psld.files import SUMS, file_sha256, sums_text
 from psld.pretrained.published import FOLDER
 from psld.training import latest_checkpoint
 from psld.training.checkpoint import AVERAGED, CONFIG, has_checkpoint
@@ -30,7 +31,7 @@ def trained(config: str, run: Path, options: Sequence[str]) -> Path:
 def publish(
     name: str, run: Path | None, about: str, lines: Sequence[str], command: str, data_root: str | None = None
 ) -> None:
-    """Averaged weights, configuration and card in the package, in place of what was published under that name.
+    """Averaged weights, configuration, their hashes and a card in the package, in place of what had that name.
 
     Args:
         name: of the checkpoint.
@@ -55,3 +56,4 @@ def _publish_weights(out: Path, source: Path, data_root: str | None) -> None:
     if data_root is not None:
         config["data"]["init_args"]["root"] = data_root
     (out / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    (out / SUMS).write_text(sums_text({name: file_sha256(out / name) for name in (AVERAGED, CONFIG)}), encoding="utf-8")

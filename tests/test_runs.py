@@ -14,7 +14,8 @@ from psld.cli import main
 from psld.data import Digits, Images
 from psld.losses import HSM, Denoising
 from psld.model import Predicts
-from psld.networks import MLP, Preconditioned, UNet
+from psld.networks import Preconditioned, UNet
+from psld.plots.pictures import load_images
 from psld.pretrained.published import published_checkpoints
 from psld.runs import load, load_data, save
 from psld.specs import SpecError, UntrustedClassError, build
@@ -95,11 +96,9 @@ def test_resume_refuses_another_run_by_name(tmp_path, change, message):
 
 
 def test_resume_refuses_another_prediction(tmp_path):
-    network = lambda: MLP(2, 64, width=8, depth=1)  # noqa: E731
-    images = Images(Digits("heldout").images.reshape(-1, 1, 1, 64))
-    trained(tmp_path / "run", CLD(), network(), "eps", HSM(), images)
+    trained(tmp_path / "run", CLD(), unet(2), "eps", HSM())
     with pytest.raises(ValueError, match="predicts was eps and is score"):
-        trained(tmp_path / "run", CLD(), network(), "score", HSM(), images, steps=6, resume=True)
+        trained(tmp_path / "run", CLD(), unet(2), "score", HSM(), steps=6, resume=True)
 
 
 def test_data_that_moved_are_the_same_data(tmp_path):
@@ -183,3 +182,13 @@ def test_a_folder_from_elsewhere_runs_nothing(tmp_path, monkeypatch, network):
     for command in (["sample", "model", "--out", "out"], ["evaluate", "model", "--against", "digits"]):
         assert main(command) == 1
     assert not (tmp_path / "PWN").exists() and not (tmp_path / "out").exists()
+
+
+def test_a_loaded_model_samples_as_the_program_does(tmp_path):
+    """Ten evaluations of psld-digits: the images of `model.sample` are those that `psld sample` writes."""
+    samples = psld.load("psld-digits").sample(3, steps=10, grid="log-snr", seeds=5)
+    command = ["sample", "psld-digits", "--num", "3", "--steps", "10", "--seed", "5", "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    written = load_images(sorted((tmp_path / "out" / "images").iterdir()))
+    assert (samples.x.float().clamp(-1, 1) - written).abs().max() <= 1.01 / 255
+    assert samples.nfe.tolist() == [10, 10, 10] and samples.seeds == (5, 6, 7)

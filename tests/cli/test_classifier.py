@@ -56,7 +56,7 @@ def sampled(runs, name, *options, of="scores"):
 
 def by_hand(model):
     grid = Exponential().grid("log-snr", model.process, 4)
-    x = Exponential().sample(Clamped(model), (1, 8, 8), grid, range(3)).x.float().clamp(-1, 1)
+    x = Exponential().sample(Clamped(model), grid=grid, seeds=range(3), shape=(1, 8, 8)).x.float().clamp(-1, 1)
     return ((x + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
@@ -206,6 +206,7 @@ def test_a_classifier_that_does_not_fit_is_refused(runs, capsys, run, classifier
         trained(runs, "coloured", CONFIG, "train-classifier", "--limit", "1", "--overwrite")
         file = next((runs / "coloured").rglob("config.yaml"))
         file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"image_shape": [3, 8, 8]}))
+        (file.parent / "SHA256SUMS").unlink()
     command = ["sample", str(runs / run), "--classifier", str(runs / classifier), "--label", "3"]
     assert main([*command, "--out", str(runs / "refused")]) == 1
     assert re.search(message, capsys.readouterr().err)

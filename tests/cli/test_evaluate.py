@@ -1,6 +1,7 @@
 """`psld stats` and `psld evaluate`: figures against a second computation, what is kept, what is refused."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from psld.cli import evaluate, main
 from psld.data import Digits
 from psld.evaluation.features.bundled import bundled_classifier
+from psld.files import locked
 from psld.model import Clamped, ScoreModel
 from psld.plots.pictures import save_images
 from psld.runs import load
@@ -131,7 +133,7 @@ def test_a_class_is_judged_by_data_of_that_class(tmp_path, capsys):
         model.predicts,
     )
     grid = Exponential().grid("log-snr", model.process, 5)
-    drawn = Exponential().sample(Clamped(told), (1, 8, 8), grid, range(40)).x
+    drawn = Exponential().sample(Clamped(told), grid=grid, seeds=range(40), shape=(1, 8, 8)).x
     train, held = Digits("train"), Digits("heldout")
     threes = train.images[train.labels == 3]
     assert main([*CLASS, "--steps", "5", "--floor", "digits", "--floor_split", "heldout", "--out", str(tmp_path)]) == 0
@@ -227,3 +229,11 @@ def test_statistics_of_another_extractor_are_refused(tmp_path, capsys):
     assert main(["stats", "digits", "--extractor", str(tmp_path / "halves.pt"), "--out", str(tmp_path / "s.npz")]) == 0
     message = refused(capsys, *DRAWN[:2], "--against", tmp_path / "s.npz", "--out", tmp_path / "out")
     assert "digits classifier" in message and "halves.pt" in message
+
+
+def test_statistics_are_written_by_one_process_at_a_time(tmp_path, capsys):
+    file = tmp_path / "digits.npz"
+    with locked(file, "statistics"):
+        assert main(["stats", "digits", "--split", "heldout", "--out", str(file)]) == 1
+    assert f"psld stats: statistics cannot be written to {file}: process {os.getpid()} on" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

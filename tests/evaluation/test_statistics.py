@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import json
+import random
 import subprocess
 import sys
 import tracemalloc
@@ -84,6 +85,44 @@ def test_statistics_come_back_from_their_file(extractor, digits, tmp_path):
     assert not is_statistics(tmp_path / "images.npz")
     with pytest.raises(ValueError, match="does not hold statistics"):
         ImageStatistics.load(tmp_path / "images.npz")
+
+
+def test_a_flipped_bit_is_refused_or_changes_nothing(extractor, digits, tmp_path):
+    """Time stamps in the archive and the like are not content."""
+    file, draw = tmp_path / "stats.npz", random.Random(0)
+    written = measured([digits[:30]], range(30), 30, extractor, keep=2)
+    written.save(file)
+    content, refused = file.read_bytes(), 0
+    for _ in range(40):
+        changed = bytearray(content)
+        bit = draw.randrange(8 * len(content))
+        changed[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(changed)
+        try:
+            read = ImageStatistics.load(file)
+        except ValueError as error:
+            assert str(file) in str(error)
+            refused += 1
+        else:
+            assert (read.measurement, read.inception_score) == (written.measurement, written.inception_score)
+            assert torch.equal(read.features, written.features)
+            assert torch.equal(read.moments.mean, written.moments.mean)
+    assert refused > 30
+
+
+def test_numbers_that_were_changed_are_noticed_and_older_files_are_read(extractor, digits, tmp_path):
+    """What the checksums of a .npz do not see, because they are made anew."""
+    file = tmp_path / "stats.npz"
+    measured([digits[:30]], range(30), 30, extractor, keep=2).save(file)
+    with np.load(file) as arrays:
+        known = dict(arrays)
+    known["mean"][0] += 1
+    np.savez(file, **known)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="stats.npz .*its content has changed since it was written"):
+        ImageStatistics.load(file)
+    del known["sha256"]
+    np.savez(file, **known)  # pyright: ignore[reportArgumentType]
+    assert ImageStatistics.load(file).moments.mean[0] == known["mean"][0]
 
 
 def test_an_interrupted_write_leaves_the_earlier_file(extractor, digits, tmp_path, monkeypatch):

@@ -236,7 +236,9 @@ def test_an_imported_checkpoint_is_a_folder_that_sampling_reads(small_presets, t
     checkpoint, out = REFERENCE / "ddpmpp_small.ckpt", tmp_path / "runs" / "small"
     assert main(["import", str(checkpoint), "--preset", "small", "--out", str(out)]) == 0
     assert str(out) in capsys.readouterr().out
-    assert sorted(path.name for path in out.iterdir()) == ["config.yaml", "model.safetensors", "model_ema.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("SHA256SUMS", "config.yaml", "model.safetensors", "model_ema.safetensors")
+    ]
     assert [path.name for path in out.parent.iterdir()] == ["small"]
     for weights in ("online", "ema"):
         model = load(out, weights)
@@ -257,7 +259,7 @@ def test_import_keeps_what_is_there(small_presets, tmp_path):
 
 def test_an_imported_classifier_has_one_set_of_weights_and_does_not_sample(small_presets, tmp_path):
     out = import_official(REFERENCE / "classifier_small.ckpt", "small-classifier", tmp_path / "classifier")
-    assert sorted(path.name for path in out.iterdir()) == ["config.yaml", "model.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == ["SHA256SUMS", "config.yaml", "model.safetensors"]
     assert yaml.safe_load((out / "config.yaml").read_text())["network"]["class_path"] == "psld.networks.NoiseClassifier"
     with pytest.raises(ValueError, match="holds a classifier"):
         load(out, "online")

@@ -1,6 +1,7 @@
 """The checkpoints in the package: there, small, with a card, and as good as the card says."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from psld.cli import main
 from psld.cli.demo import featurise
 from psld.data import Digits
 from psld.evaluation import frechet_distance
-from psld.evaluation.features.bundled import bundled_classifier
+from psld.evaluation.features.bundled import bundled_classifier, bundled_weights
+from psld.files import read_sums, require_unchanged
 from psld.pretrained import published_checkpoint, published_checkpoints
 from psld.pretrained.published import FOLDER
 from psld.runs import load
+from psld.training import CheckpointError
 
 NAMES = published_checkpoints()
 
@@ -25,6 +28,25 @@ def test_all_are_small_and_have_a_card():
     assert sum(file.stat().st_size for file in FOLDER.rglob("*")) < 20e6
     for name in NAMES:
         assert f"psld sample {name} " in (FOLDER / name / "README.md").read_text(encoding="utf-8")
+
+
+def test_their_hashes_are_theirs():
+    """After a change of a published file: `sha256sum config.yaml model_ema.safetensors > SHA256SUMS` in its folder."""
+    for name in NAMES:
+        assert set(read_sums(FOLDER / name)) == {"config.yaml", "model_ema.safetensors"}
+        assert require_unchanged(FOLDER / name, read_sums(FOLDER / name))
+    for name in ("digits", "mnist"):
+        assert require_unchanged(bundled_weights(name).parent, [bundled_weights(name).name])
+
+
+def test_a_changed_one_is_not_loaded(tmp_path):
+    folder = shutil.copytree(FOLDER / "psld-digits", tmp_path / "copy")
+    load(folder)
+    weights = bytearray((folder / "model_ema.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model_ema.safetensors").write_bytes(weights)
+    with pytest.raises(CheckpointError, match="model_ema.safetensors has changed since it was written"):
+        load(folder)
 
 
 def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
@@ -45,7 +67,7 @@ def test_samples_are_as_good_as_the_card_says(name):
     shape = network.known_shape()
     model, sampler = Clamped(network), Exponential(order=2)
     grid = sampler.grid("optimised", model.process, 10)
-    images = torch.cat([batch.x for batch in sampler.batches(model, shape, grid, range(1000), 500)])
+    images = torch.cat([batch.x for batch in sampler.batches(model, 1000, grid, shape=shape, batch_size=500)])
     classifier, _ = bundled_classifier("digits")
     drawn, data = (featurise(classifier, x) for x in (images.float().clamp(-1, 1), Digits("train").images))
     distance = frechet_distance(drawn, data)

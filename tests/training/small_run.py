@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--num_workers", type=int, default=0)
     parser.add_argument("--strategy", default="auto")
     parser.add_argument("--checkpoints", default="whole")
     parser.add_argument("--accumulate", type=int, default=1)
@@ -105,7 +106,7 @@ def main() -> None:
         return noise_error(model, x0, t, generator, **condition)
 
     names = (
-        *("resume", "checkpoint_every", "steps", "devices", "nodes", "strategy"),
+        *("resume", "checkpoint_every", "steps", "devices", "nodes", "num_workers", "strategy"),
         *("checkpoints", "accumulate", "times", "label_dropout"),
     )
     options = {name: getattr(arguments, name) for name in names}

@@ -3,6 +3,7 @@
 import csv
 import errno
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 import yaml
 from torch import nn
 
+from psld.specs import Specified
 from psld.training import TrainingDiverged, latest_checkpoint, load_weights, writing
 from psld.training.reading import read_checkpoint
 from training.small_run import noise_error, small_network, small_run
@@ -82,7 +84,7 @@ def test_weights_that_overflow_are_not_saved(tmp_path):
     assert not list((tmp_path / "run").rglob("model.safetensors"))
 
 
-class Amplified(nn.Module):
+class Amplified(Specified, nn.Module):
     """A weight next to the largest float32: the first step overflows it, with loss and gradient still finite."""
 
     def __init__(self):
@@ -137,14 +139,15 @@ def test_a_kill_during_an_overwrite_is_undone_by_the_next_start(tmp_path):
 def test_a_full_disk_leaves_earlier_checkpoints_whole(tmp_path, monkeypatch):
     writes = []
 
-    def fills_up(path, content, real=writing._write_durably):
+    @contextmanager
+    def fills_up(path, real=writing.atomic_file):
         writes.append(path)
-        if len(writes) == 7:  # the third file of the second checkpoint
-            path.write_bytes(content[:100])
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(path, content)
+        with real(path) as file:
+            yield file
+            if len(writes) == 8:  # the third file of the second checkpoint
+                raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(writing, "_write_durably", fills_up)
+    monkeypatch.setattr(writing, "atomic_file", fills_up)
     with pytest.raises(OSError, match="No space left"):
         small_run(tmp_path / "run")
     assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-00000004"]

@@ -1,10 +1,13 @@
 """Interrupted runs, really interrupted: a resumed run must give the same bits as one that was not."""
 
+import csv
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,10 +19,20 @@ from psld.training.reading import read_checkpoint
 from training import small_run as script
 from training.small_run import STEPS, launched, small_network, small_run
 
+LOGGED = ("step", "images", "loss", "gradient_norm", "learning_rate")
+
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory) -> Checkpoint:
-    return read_checkpoint(small_run(tmp_path_factory.mktemp("runs") / "whole"))
+def whole_run(tmp_path_factory) -> Path:
+    """The folder of a run."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    small_run(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(whole_run) -> Checkpoint:
+    return read_checkpoint(latest_checkpoint(whole_run))
 
 
 def require_same(got: Checkpoint, want: Checkpoint) -> None:
@@ -41,11 +54,33 @@ def started(run: Path, *options: str) -> subprocess.Popen:
     return process
 
 
+def rows_of(run: Path) -> list[tuple[str, ...]]:
+    """metrics.csv without the columns that measure time."""
+    with (run / "metrics.csv").open(newline="") as file:
+        return [tuple(row[name] for name in LOGGED) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize(("log_every", "checkpoint_every"), [(5, 4), (7, 3), (100, 9)])
+def test_the_log_of_a_run_in_pieces_is_that_of_one_piece(tmp_path, log_every, checkpoint_every):
+    """Stopped at time limits, killed after a row that no checkpoint knows, and extended: row by row, digit by digit."""
+    trained = partial(small_run, log_every=log_every, checkpoint_every=checkpoint_every, keep_checkpoints=9)
+    trained(tmp_path / "whole", steps=23)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    trained(parts, steps=23, max_seconds=1e-9)  # stops after one step
+    for steps in (4, 12):
+        trained(parts, steps=steps, resume=True)
+    trained(parts, steps=16, resume=True)
+    shutil.rmtree(latest_checkpoint(parts))  # as if it had been killed before this checkpoint, and after its row
+    trained(parts, steps=23, resume=True)
+    assert rows_of(parts) == rows_of(whole)
+    assert len(rows_of(whole)) == 23 // log_every + (23 % log_every > 0)
+
+
 def test_two_uninterrupted_runs_agree(uninterrupted, tmp_path):
     require_same(read_checkpoint(small_run(tmp_path / "again")), uninterrupted)
 
 
-def test_killed_at_a_random_moment(uninterrupted, tmp_path):
+def test_killed_at_a_random_moment(uninterrupted, whole_run, tmp_path):
     run = tmp_path / "killed"
     process = started(run, "--pause", "0.02")
     time.sleep(random.uniform(0.0, 0.5))
@@ -55,11 +90,10 @@ def test_killed_at_a_random_moment(uninterrupted, tmp_path):
     assert 0 < killed_at < STEPS
     require_same(read_checkpoint(small_run(run, resume=True)), uninterrupted)
     assert list(run.rglob(".partial-*")) == []
-    rows = (run / "metrics.csv").read_text().splitlines()
-    assert [int(row.split(",")[0]) for row in rows[1:]] == list(range(5, STEPS + 1, 5))
+    assert rows_of(run) == rows_of(whole_run)
 
 
-def test_sigterm_leaves_a_checkpoint_of_the_last_step_and_exit_code_143(uninterrupted, tmp_path):
+def test_sigterm_leaves_a_checkpoint_of_the_last_step_and_exit_code_143(uninterrupted, whole_run, tmp_path):
     run = tmp_path / "stopped"
     process = started(run, "--pause", "0.05", "--checkpoint_every", "3")
     process.send_signal(signal.SIGTERM)
@@ -67,6 +101,7 @@ def test_sigterm_leaves_a_checkpoint_of_the_last_step_and_exit_code_143(uninterr
     assert process.returncode == 143
     assert 3 <= read_checkpoint(latest_checkpoint(run)).step < STEPS
     require_same(read_checkpoint(small_run(run, resume=True)), uninterrupted)
+    assert rows_of(run) == rows_of(whole_run)
 
 
 def test_sigint_is_130_and_handlers_are_restored(tmp_path):

@@ -60,7 +60,8 @@ def test_slices_are_the_whole_to_the_bit_and_so_is_a_resumed_run(two):
 def test_a_process_writes_and_reads_its_own_half(two):
     folder = latest_checkpoint(two / "slices")
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [f"{name}-0000{n}-of-00002.safetensors" for name in NAMES for n in (1, 2)] + ["state.pt", "config.yaml"]
+        [f"{name}-0000{n}-of-00002.safetensors" for name in NAMES for n in (1, 2)]
+        + ["state.pt", "config.yaml", "SHA256SUMS"]
     )
     halves = [read_slices(folder, rank, 2) for rank in range(2)]
     shapes = [{name: tuple(t.shape) for name, t in half.weights.items()} for half in halves if half is not None]
@@ -91,7 +92,7 @@ def test_a_slice_that_is_gone_or_cut_off_is_named_by_every_process(two, tmp_path
     folder, file = latest_checkpoint(run), f"{name}-0000{number}-of-00002.safetensors"
     content = (folder / file).read_bytes()
     (folder / file).write_bytes(content[:-1])
-    with pytest.raises(CheckpointError, match=rf"step-00000006/{file} is missing, truncated or corrupt"):
+    with pytest.raises(CheckpointError, match=rf"step-00000006/{file} has changed since it was written"):
         read_checkpoint(folder)
     (folder / file).unlink()
     readers = [read_checkpoint, *(partial(read_slices, rank=rank, ranks=2) for rank in range(2))]
@@ -107,6 +108,9 @@ def test_slices_of_two_checkpoints_are_refused(two, tmp_path):
     run = shutil.copytree(two / "slices", tmp_path / "run")
     file = "model-00002-of-00002.safetensors"
     shutil.copy(run / "checkpoints/step-00000003" / file, run / "checkpoints/step-00000006" / file)
+    with pytest.raises(CheckpointError, match=rf"{file} has changed since it was written"):
+        load_weights(run, small_network(levels=2), "online")
+    (run / "checkpoints/step-00000006/SHA256SUMS").unlink()
     with pytest.raises(CheckpointError, match=rf"{file} and .* are not slices of one checkpoint"):
         load_weights(run, small_network(levels=2), "online")
 

@@ -32,10 +32,9 @@ from psld.data.one_class import OneClass
 from psld.data.opening import holds_mnist, open_images
 from psld.distributed import launch, of_all_ranks
 from psld.evaluation.features import FeatureExtractor
-from psld.evaluation.features.weight_files import file_sha256
 from psld.evaluation.metrics.quality import Protocol, compare, frechet_between
 from psld.evaluation.statistics import ImageStatistics, Measurement, is_statistics, measured
-from psld.files import write_json
+from psld.files import file_sha256, write_json
 from psld.model import Clamped, Model
 from psld.pretrained.published import with_place_for_results
 from psld.processes import LinearProcess

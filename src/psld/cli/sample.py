@@ -27,6 +27,7 @@ from psld.pretrained.published import published_checkpoint, published_checkpoint
 from psld.processes import LinearProcess
 from psld.runs import load, load_classifier
 from psld.samplers import Sampler, Samples
+from psld.samplers.catalogue import CATALOGUE
 from psld.samplers.grids import NAMES, Grid
 from psld.training import latest_checkpoint
 from psld.training.settings import Precision
@@ -97,7 +98,7 @@ def add_sampling_arguments(options: ArgumentParser) -> None:
     options.add_subclass_arguments(
         Sampler,
         "sampler",
-        help="Exponential, PredictorCorrector, GDDIM, Projected, EulerMaruyama, SSCS, Ancestral, RK45 …",
+        help=f"class with its arguments: {', '.join(entry.name for entry in CATALOGUE)}, or one of your own",
         default={"class_path": "Exponential"},
     )
     options.add_argument("--grid", type=str, default="log-snr", help=f"{', '.join(NAMES)}, or a .json file")
@@ -143,7 +144,7 @@ def generate(
     from tqdm import tqdm
 
     with tqdm(total=len(seeds), unit="img", disable=None, desc=type(sampler).__name__) as bar:
-        for batch in sampler.batches(model, shape, grid, seeds, batch_size, device):
+        for batch in sampler.batches(model, grid=grid, seeds=seeds, shape=shape, batch_size=batch_size, device=device):
             bar.update(len(batch.x))
             yield batch
 
@@ -333,19 +334,23 @@ class Arrays:
         return from_bytes(self._read(self.path)["images"][:count])
 
     def finish(self, count: int, seed: int) -> None:
-        """One array, in the order of the seeds; the parts go once it is written."""
+        """One array, in the order of the seeds; the parts go once it is written.
+
+        Each image is there once: after a kill between the two, or two commands at once, some are in both or in two.
+        """
         found = [self._read(part) for part in sorted(self.parts.glob("*.npz"))]
         if not found:
+            if self.parts.is_dir():
+                shutil.rmtree(self.parts)
             return
         pieces = [(part["indices"], part["images"]) for part in found]
         if self.path.exists():
             known = self._read(self.path)["images"]
             pieces.append((np.arange(len(known)), known))
-        indices = np.concatenate([piece[0] for piece in pieces])
-        order = indices.argsort()
-        images = np.concatenate([piece[1] for piece in pieces])[order]
+        indices, first = np.unique(np.concatenate([piece[0] for piece in pieces]), return_index=True)
+        images = np.concatenate([piece[1] for piece in pieces])[first]
         with atomic_file(self.path) as file:
-            np.savez_compressed(file, images=images, seeds=seed + indices[order])
+            np.savez_compressed(file, images=images, seeds=seed + indices)
         shutil.rmtree(self.parts)
 
     @staticmethod

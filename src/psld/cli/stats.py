@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser
 from psld.cli.measuring import add_extractor_arguments, chosen_extractor, statistics_of
 from psld.data.opening import open_images
 from psld.distributed import launch
+from psld.files import locked
 
 __all__ = ["run"]
 
@@ -45,11 +46,12 @@ def run(arguments: list[str]) -> int:
         raise ValueError(f"--out must end in .npz: got {config.out}.")
     data = open_images(config.data, config.split, config.image_size)
     fabric = launch(config.accelerator, config.devices, config.nodes)
-    extractor = chosen_extractor(config, data.image_shape, fabric)
-    source = f"{config.data}{f' ({config.split})' if config.split else ''}"
-    found = statistics_of(data, len(data), extractor, config, fabric, source)
-    if fabric.is_global_zero:
-        found.save(config.out)
-        print(f"{config.out}: {found.moments.count} images of {source}, {len(found.features)} features kept.")
-        print(f"extractor: {extractor.identity}\npixels: {extractor.convention}")
+    with locked(config.out, "statistics", fabric):
+        extractor = chosen_extractor(config, data.image_shape, fabric)
+        source = f"{config.data}{f' ({config.split})' if config.split else ''}"
+        found = statistics_of(data, len(data), extractor, config, fabric, source)
+        if fabric.is_global_zero:
+            found.save(config.out)
+            print(f"{config.out}: {found.moments.count} images of {source}, {len(found.features)} features kept.")
+            print(f"extractor: {extractor.identity}\npixels: {extractor.convention}")
     return 0

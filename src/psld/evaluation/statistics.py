@@ -6,9 +6,11 @@ and compared with later; features of different networks, or of images of differe
 
 from __future__ import annotations
 
+import hashlib
 import json
+import struct
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["CONFIDENT", "ImageStatistics", "Measurement", "is_statistics", "kept_indices", "measured"]
 
 CONFIDENT = 0.9  # a classifier whose largest probability is above this is sure of what it sees
+
+BROKEN = (OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError, MemoryError, struct.error)
+"""What reading a damaged .npz can raise, besides BadZipFile."""
 
 
 @dataclass(frozen=True)
@@ -74,28 +79,29 @@ class ImageStatistics:
             raise ValueError(f"the statistics of {self.source or 'the data'} do not fit: {'; '.join(differ)}.")
 
     def save(self, file: str | Path) -> None:
-        """One .npz, whole or not there."""
+        """One .npz, whole or not there, with a SHA-256 of its content in it."""
         about = asdict(self.measurement) | {
             "source": self.source,
             "inception_score": self.inception_score,
             "confident": self.confident,
         }
+        arrays = {
+            "count": np.asarray(self.moments.count),
+            "mean": self.moments.mean.numpy(),
+            "covariance": self.moments.covariance.numpy(),
+            "features": self.features.numpy(),
+            "about": np.asarray(json.dumps(about)),
+        }
         with atomic_file(file) as stream:
-            np.savez(
-                stream,
-                count=np.asarray(self.moments.count),
-                mean=self.moments.mean.numpy(),
-                covariance=self.moments.covariance.numpy(),
-                features=self.features.numpy(),
-                about=np.asarray(json.dumps(about)),
-            )
+            digest = np.asarray(_content_sha256(arrays))
+            np.savez(stream, sha256=digest, **arrays)  # pyright: ignore[reportArgumentType]
 
     @classmethod
     def load(cls, file: str | Path) -> ImageStatistics:
-        """What `save` wrote.
+        """What `save` wrote, compared with the SHA-256 in it; files of older versions have none.
 
         Raises:
-            ValueError: another file, or a broken one.
+            ValueError: another file, or one that is broken or has changed.
             FileNotFoundError: there is none.
         """
         if not Path(file).is_file():
@@ -103,6 +109,8 @@ class ImageStatistics:
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 known = {name: arrays[name] for name in ("count", "mean", "covariance", "features", "about")}
+                if set(arrays.files) != set(known) and str(arrays["sha256"]) != _content_sha256(known):
+                    raise ValueError("its content has changed since it was written")
             about = json.loads(str(known["about"]))
             tensors = {name: torch.from_numpy(known[name]) for name in ("mean", "covariance", "features")}
             count, score = int(known["count"]), about["inception_score"]
@@ -114,10 +122,19 @@ class ImageStatistics:
                 about["confident"],
                 about["source"],
             )
-        except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        except (*BROKEN, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{file} does not hold statistics that psld stats wrote, or is broken: {error}."
             ) from error
+
+
+def _content_sha256(arrays: Mapping[str, np.ndarray]) -> str:
+    """Of names, types, shapes and numbers; not of how the file packs them."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def is_statistics(file: str | Path) -> bool:

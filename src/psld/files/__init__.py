@@ -1,5 +1,21 @@
-"""Files that are either whole or not there."""
+"""Files that are whole or not there, that are checked when they are read, and that one process at a time writes."""
 
-from psld.files.atomic import atomic_file, claim_folder, require_new_folder, write_json
+from psld.files.atomic import atomic_file, claim_folder, require_new_folder, sync_folder, write_json
+from psld.files.hashes import SUMS, ChangedFileError, file_sha256, read_sums, require_unchanged, sums_text
+from psld.files.locks import FolderInUseError, locked
 
-__all__ = ["atomic_file", "claim_folder", "require_new_folder", "write_json"]
+__all__ = [
+    "SUMS",
+    "ChangedFileError",
+    "FolderInUseError",
+    "atomic_file",
+    "claim_folder",
+    "file_sha256",
+    "locked",
+    "read_sums",
+    "require_new_folder",
+    "require_unchanged",
+    "sums_text",
+    "sync_folder",
+    "write_json",
+]

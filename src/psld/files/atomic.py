@@ -1,7 +1,8 @@
-"""Files and folders that are whole or not there, and never written over by mistake."""
+"""Files and folders that are whole or not there, on the disk once they are, and never written over by mistake."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -9,14 +10,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["atomic_file", "claim_folder", "require_new_folder", "write_json"]
+__all__ = ["atomic_file", "claim_folder", "require_new_folder", "sync_folder", "write_json"]
+
+CANNOT_SYNC = {errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
+"""What file systems answer that have no way to flush a folder or a file (some network, FUSE and SMB mounts)."""
 
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file to write, in the folder of `path` (made where missing), that takes its place once it is complete.
 
-    After an exception `path` is as it was, and nothing is left beside it.
+    File and folder are flushed, so that a power cut right afterwards leaves the new content. After an exception `path`
+    is as it was, and nothing is left beside it.
+
+    Raises:
+        OSError: the disk is full or fails.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,9 +32,38 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
     try:
         with open(unfinished, "wb") as file:
             yield file
+            file.flush()
+            _sync(file.fileno())
         os.replace(unfinished, path)
+        sync_folder(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flushes the names in a folder to the disk, where the system and the file system can.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    if os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written and not read
+        return
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise
 
 
 def write_json(content: Any, path: str | Path) -> None:

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from psld.files import require_new_folder
+from psld.files import SUMS, atomic_file, file_sha256, require_new_folder, sums_text, sync_folder
 from psld.training.checkpoint import AVERAGED, CONFIG, ONLINE
 from psld.training.writing import require_space
 
@@ -20,7 +20,7 @@ __all__ = ["write_model_folder"]
 def write_model_folder(
     out: Path, weights: Mapping[str, Tensor] | None, averages: Mapping[str, Tensor] | None, config_text: str
 ) -> Path:
-    """Writes model.safetensors, model_ema.safetensors (those of them that are given) and config.yaml.
+    """Writes model.safetensors, model_ema.safetensors (those of them that are given), config.yaml and SHA256SUMS.
 
     Raises:
         FileExistsError: there is something in `out`.
@@ -36,11 +36,17 @@ def write_model_folder(
         partial.mkdir(parents=True)
         for name, state in sets.items():
             plain = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in state.items()}
-            safetensors.torch.save_file(plain, partial / name)
-        (partial / CONFIG).write_text(config_text, encoding="utf-8")
+            with atomic_file(partial / name) as file:
+                file.write(safetensors.torch.save(plain))
+        with atomic_file(partial / CONFIG) as file:
+            file.write(config_text.encode())
+        hashes = {name: file_sha256(partial / name) for name in (*sets, CONFIG)}
+        with atomic_file(partial / SUMS) as file:
+            file.write(sums_text(hashes).encode())
         if out.is_dir():
             out.rmdir()
         partial.rename(out)
+        sync_folder(out.absolute().parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out

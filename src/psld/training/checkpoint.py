@@ -5,13 +5,14 @@
         model_ema.safetensors    their moving average
         state.pt                 optimizer, step, random states; read with weights_only=True, so it cannot run code
         config.yaml              what the run was started with
+        SHA256SUMS               of these files, as `sha256sum --check` reads it
 
 or in slices, where each of n processes wrote what it held (`psld.training.slices` says how), here of two:
 
         model-00001-of-00002.safetensors, model_ema-…, optimizer-…      weights, averages, Adam's moments: of the first
         model-00002-of-00002.safetensors, model_ema-…, optimizer-…      and of the second
         state.pt                                                        as above, without the moments
-        config.yaml
+        config.yaml, SHA256SUMS
 
 A checkpoint is written to a temporary folder beside its place, flushed to the disk, and renamed. A run killed at any
 moment leaves its earlier checkpoints whole, and at most a temporary folder that the next write removes.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,8 @@ class TrainingDiverged(RuntimeError):  # noqa: N818 (it says what happened)
 
 class Interval:
     """(loss, gradient norm) of the steps since the last row of the log, kept on the device until they are asked for.
+
+    A checkpoint keeps them (`state`), so that the first row after a resume is that of a run that did not stop.
 
     Args:
         reduce: averages a tensor over the ranks, so that all of them come to the same verdict.
@@ -51,12 +54,36 @@ class Interval:
         if float(self._reduce(finite.float())) < 1.0:  # of slices, each rank sees its own
             raise TrainingDiverged(f"after step {self._steps[-1]} some weights are not finite. {advice}")
 
-    def close(self) -> tuple[float, float]:
-        """Mean loss of the interval, and mean gradient norm of the steps that were taken; the next one starts."""
+    def means(self) -> tuple[float, float]:
+        """Mean loss of the interval so far, and mean gradient norm of the steps that were taken."""
         losses, norms = self._reduced().unbind(dim=1)
-        loss, norm = float(losses.mean()), float(norms[torch.tensor(self._taken)].mean())
+        return float(losses.mean()), float(norms[torch.tensor(self._taken)].mean())
+
+    def close(self) -> None:
+        """The next one starts."""
         self._steps, self._values, self._taken = [], [], []
-        return loss, norm
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def state(self, of_all_ranks: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """For a checkpoint. Every rank must call it.
+
+        Args:
+            of_all_ranks: (ranks, …) on the CPU, of a tensor of every rank.
+        """
+        if not self._steps:
+            return {}
+        return {
+            "steps": list(self._steps),
+            "taken": list(self._taken),
+            "values": of_all_ranks(torch.stack(self._values)),
+        }
+
+    def restore(self, state: Mapping[str, Any], rank: int, device: torch.device) -> None:
+        """Goes on from what `state` returned; {} is an interval that has just begun."""
+        self._steps, self._taken = list(state.get("steps", [])), list(state.get("taken", []))
+        self._values = list(state["values"][rank].to(device)) if state else []
 
     def _reduced(self) -> Float[Tensor, "steps 2"]:
         return self._reduce(torch.stack(self._values)).cpu()

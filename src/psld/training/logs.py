@@ -41,12 +41,12 @@ class MetricsFile:
     """A CSV file that grows by a row at a time, each flushed.
 
     Args:
-        path: the file. If it is there, rows after `start_step` and torn ones are dropped, and the rest is kept.
-        start_step: the step the run continues from; 0 for a new run.
+        path: the file. If it is there, rows after `logged` and torn ones are dropped, and the rest is kept.
+        logged: the last step whose row stays; 0 for a new run.
     """
 
-    def __init__(self, path: Path, start_step: int):
-        kept = [row for row in _whole_rows(path) if int(row[0]) <= start_step]
+    def __init__(self, path: Path, logged: int):
+        kept = [row for row in _whole_rows(path) if int(row[0]) <= logged]
         text = io.StringIO(newline="")
         csv.writer(text).writerows([COLUMNS, *kept])
         with atomic_file(path) as file:
@@ -78,7 +78,9 @@ class RunLog:
 
     Args:
         run: the folder of the run.
-        start_step, steps: where it starts and ends.
+        start_step: where it starts.
+        logged: the last step whose row stays; steps after it are in the first row that is written.
+        steps: where it ends.
         batch_size: images a step; the bar counts images.
         tensorboard: write RUN/tensorboard.
         progress: show a bar, if stderr is a terminal.
@@ -87,15 +89,17 @@ class RunLog:
         ImportError: tensorboard is asked for and not installed.
     """
 
-    def __init__(self, run: Path, start_step: int, steps: int, batch_size: int, tensorboard: bool, progress: bool):
+    def __init__(
+        self, run: Path, start_step: int, logged: int, steps: int, batch_size: int, tensorboard: bool, progress: bool
+    ):
         from tqdm import tqdm
 
         writer = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            writer = SummaryWriter(str(run / "tensorboard"), purge_step=start_step + 1)
-        self._metrics, self._writer = MetricsFile(run / "metrics.csv", start_step), writer
+            writer = SummaryWriter(str(run / "tensorboard"), purge_step=logged + 1)
+        self._metrics, self._writer = MetricsFile(run / "metrics.csv", logged), writer
         hidden = None if progress else True  # None: shown on terminals only
         self._images = batch_size
         self._bar = tqdm(

@@ -21,10 +21,10 @@ from psld.data.base import ImageData
 from psld.data.loading import TrainingData, loader
 from psld.data.order import ShuffledBatches
 from psld.distributed import every_rank, first_problem, launch
+from psld.files import locked
 from psld.model import ScoreModel
 from psld.training.checkpoint import Checkpoint, CheckpointError, has_checkpoint, latest_checkpoint
 from psld.training.description import described_run, read_description, require_same_run, written
-from psld.training.health import Interval
 from psld.training.logs import Row, RunLog
 from psld.training.reading import read_checkpoint, read_slices
 from psld.training.run_folder import push_aside, require_startable, settle
@@ -76,6 +76,7 @@ def train(
     Raises:
         FileExistsError, FileNotFoundError, ValueError: the run cannot start, or is not the one to resume; nothing was
             written.
+        FolderInUseError: another process trains in that folder; the message names it. Nothing was written.
         SpecError: the network does not record how it was made, so nobody could load it; nothing was written.
         CheckpointError: the checkpoint to resume from is broken; the message names one that is not.
         TrainingDiverged: a loss, gradient or weight was not finite; the last good checkpoint is kept.
@@ -83,23 +84,24 @@ def train(
         SystemExit: 143 after SIGTERM, 130 after SIGINT; a checkpoint was written.
     """
     run = Path(run)
-    description = described_run(model, data, loss, settings, seed)
     fabric = launch(settings.accelerator, settings.devices, settings.nodes, settings.strategy, settings.precision)
     labels = settings.label_dropout is not None or _asks_for_labels(loss)
-    checkpoint = _admitted(run, resume, overwrite, fabric, model, data, loss, settings)
-    if checkpoint is not None:
-        require_same_run(read_description(checkpoint.config_text), description)
-    session = Session(fabric, model, loss, settings, seed, len(data))
-    if checkpoint is not None:
-        session.restore(checkpoint)
-    if _is_done(session, settings):
-        return latest_checkpoint(run)
-    ranks = (fabric.global_rank, fabric.world_size)
-    batches = ShuffledBatches(len(data), settings.batch_size, seed, session.step, settings.steps, *ranks)
-    session.rehearse(*_first_batch(data, batches, session.step, labels))
-    with StopSignals() as signals, _in_place_of(run, overwrite, fabric):
-        source = _loader(data, batches, settings.num_workers, labels, fabric)
-        last = _train_on(session, source, fabric, settings, run, written(description), signals)
+    with locked(run, "a training run", fabric):
+        checkpoint = _admitted(run, resume, overwrite, fabric, model, data, loss, settings)
+        description = described_run(model, data, loss, settings, seed)
+        if checkpoint is not None:
+            require_same_run(read_description(checkpoint.config_text), description)
+        session = Session(fabric, model, loss, settings, seed, len(data))
+        if checkpoint is not None:
+            session.restore(checkpoint)
+        if _is_done(session, settings):
+            return latest_checkpoint(run)
+        ranks = (fabric.global_rank, fabric.world_size)
+        batches = ShuffledBatches(len(data), settings.batch_size, seed, session.step, settings.steps, *ranks)
+        session.rehearse(*_first_batch(data, batches, session.step, labels))
+        with StopSignals() as signals, _in_place_of(run, overwrite, fabric):
+            source = _loader(data, batches, settings.num_workers, labels, fabric)
+            last = _train_on(session, source, fabric, settings, run, written(description), signals)
     if signals.received:
         raise SystemExit(128 + signals.received)
     return last
@@ -204,9 +206,9 @@ def _train_on(
     signals: StopSignals,
 ) -> Path:
     """From the session's step to the end, the time limit or a signal. Returns the last checkpoint."""
-    interval = Interval(lambda values: every_rank(fabric, values, "mean"))
+    interval, logged = session.interval, session.step - len(session.interval)
     clock, agreement = _Clock(session.seconds, session.step), _Agreement(fabric, session.step)
-    with _log(run, session.step, fabric, settings) as log:
+    with _log(run, session.step, logged, fabric, settings) as log:
         for batch in loader:
             x0, label = (batch, None) if isinstance(batch, Tensor) else batch
             interval.add(session.step + 1, *session.advance(x0, label))
@@ -217,10 +219,12 @@ def _train_on(
             if log_now or save_now:
                 interval.check(session.weights(), _advice(run, settings))
             if log_now or stop:
-                loss, norm = interval.close()
+                loss, norm = interval.means()
                 images = settings.batch_size * session.step
                 speed = settings.batch_size * clock.steps_per_second(session.step)
                 log.write(Row(session.step, images, loss, norm, session.rate, speed, session.seconds))
+            if log_now:  # a row of a stop that comes between is replaced when the run goes on
+                interval.close()
             log.advance()
             if save_now:
                 _save(session, fabric, settings, run, config_text)
@@ -327,12 +331,15 @@ class _Silence:
 
 
 @contextmanager
-def _log(run: Path, start_step: int, fabric: Fabric, settings: TrainingSettings) -> Iterator[RunLog | _Silence]:
+def _log(
+    run: Path, start_step: int, logged: int, fabric: Fabric, settings: TrainingSettings
+) -> Iterator[RunLog | _Silence]:
     if not fabric.is_global_zero:
         yield _Silence()
         return
     run.mkdir(parents=True, exist_ok=True)
-    with RunLog(run, start_step, settings.steps, settings.batch_size, settings.tensorboard, settings.progress) as log:
+    numbers = (start_step, logged, settings.steps, settings.batch_size)
+    with RunLog(run, *numbers, settings.tensorboard, settings.progress) as log:
         yield log
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from psld.files.hashes import SUMS, ChangedFileError, read_sums, require_unchanged
 from psld.training.checkpoint import (
     AVERAGED,
     CONFIG,
@@ -30,10 +32,15 @@ __all__ = ["load_weights", "read_checkpoint", "read_slices"]
 def read_checkpoint(folder: Path) -> Checkpoint:
     """All of a checkpoint, on the CPU. One in slices is put together.
 
+    Every file is compared with SHA256SUMS. A checkpoint without, of an older version or put together by hand, is read
+    with a warning.
+
     Raises:
-        CheckpointError: a file is missing, truncated, corrupt, or would run code.
+        CheckpointError: a file has changed, is missing, truncated or corrupt, or would run code.
     """
     with _naming_a_fallback(folder):
+        if not _require_unchanged(folder, {*_names(folder), *_listed(folder)}):
+            _warn_unchecked(folder)
         return _read(folder)
 
 
@@ -46,7 +53,7 @@ def read_slices(folder: Path, rank: int, ranks: int) -> Checkpoint | None:
         ranks: how many there are.
 
     Raises:
-        CheckpointError: a file of any process is missing, or one of this process is truncated, corrupt, or unsafe.
+        CheckpointError: a file of any process is missing, or one of this process has changed or is unsafe.
         ValueError: another number of processes wrote it.
     """
     if not _is_sliced(folder):
@@ -61,7 +68,10 @@ def read_slices(folder: Path, rank: int, ranks: int) -> Checkpoint | None:
         for name in (ONLINE, AVERAGED, MOMENTS):
             files = [folder / slice_name(name, writer, ranks) for writer in range(ranks)]
             _require_all(files)
-            own.append(read_tensors([files[rank]]))
+            own.append(files[rank])
+        if not _require_unchanged(folder, {*(file.name for file in own), STATE, CONFIG}) and rank == 0:
+            _warn_unchecked(folder)
+        own = [read_tensors([file]) for file in own]
         return _with_state(folder, *own, sliced=True)
 
 
@@ -75,6 +85,8 @@ def _require_all(files: list[Path]) -> None:
 def load_weights(path: str | Path, network: nn.Module, weights: Literal["ema", "online"] = "ema") -> Path:
     """Loads trained weights into a network, in place.
 
+    Where there is SHA256SUMS, the weights and config.yaml, which the network was made from, are compared with it.
+
     Args:
         path: as for `latest_checkpoint`.
         network: of the same kind as the trained one.
@@ -85,7 +97,7 @@ def load_weights(path: str | Path, network: nn.Module, weights: Literal["ema", "
 
     Raises:
         FileNotFoundError: no checkpoint, or none with such weights.
-        CheckpointError: the file is truncated or corrupt, or of another network.
+        CheckpointError: the file has changed, is truncated or corrupt, or of another network.
         ValueError: `weights` is neither.
     """
     if weights not in ("ema", "online"):
@@ -98,6 +110,7 @@ def load_weights(path: str | Path, network: nn.Module, weights: Literal["ema", "
             f"use weights={'online' if weights == 'ema' else 'ema'!r}."
         )
     with _naming_a_fallback(folder):
+        _require_unchanged(folder, {CONFIG} & _listed(folder) | {file.name for file in files})
         state = read_tensors(files)
     _require_same_network(files[0], state, network)
     network.load_state_dict(state)
@@ -169,22 +182,50 @@ def _fallback(folder: Path) -> str:
 
 def _require_readable(folder: Path) -> None:
     """Opens every file of a checkpoint, one after the other."""
-    for name in (ONLINE, AVERAGED, MOMENTS) if _is_sliced(folder) else (ONLINE, AVERAGED):
-        for file in _files(folder, name):
-            read_tensors([file])
+    _require_unchanged(folder, {*_names(folder), *_listed(folder)})
+    for name in _names(folder):
+        if name not in (STATE, CONFIG):
+            read_tensors([folder / name])
     _read_state(folder / STATE)
 
 
+def _names(folder: Path) -> list[str]:
+    """The files that a checkpoint needs to be whole; of older ones config.yaml may be missing."""
+    sets = (ONLINE, AVERAGED, MOMENTS) if _is_sliced(folder) else (ONLINE, AVERAGED)
+    return [file.name for name in sets for file in _files(folder, name)] + [STATE]
+
+
+def _listed(folder: Path) -> set[str]:
+    """The files that SHA256SUMS names; none without it."""
+    try:
+        return set(read_sums(folder))
+    except ChangedFileError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _require_unchanged(folder: Path, names: Iterable[str]) -> bool:
+    """As psld.files.require_unchanged, of a checkpoint."""
+    try:
+        return require_unchanged(folder, sorted(names))
+    except ChangedFileError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _warn_unchecked(folder: Path) -> None:
+    warnings.warn(f"{folder} has no {SUMS}, so it cannot be seen whether its files are what was written.", stacklevel=4)
+
+
 def _require_same_network(file: Path, state: Mapping[str, Tensor], network: nn.Module) -> None:
-    own = network.state_dict()
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
-    different = [name for name in sorted(shapes | expected) if shapes.get(name) != expected.get(name)]
+    def described(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+        return {name: f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for name, t in tensors.items()}
+
+    found, expected = described(state), described(network.state_dict())
+    different = [name for name in sorted(found | expected) if found.get(name) != expected.get(name)]
     if different:
         name = different[0]
         raise CheckpointError(
             f"{file} is of another network: {len(different)} of {len(expected)} tensors differ. First: "
-            f"{name} is {shapes.get(name, 'missing')} in the file, {expected.get(name, 'missing')} here."
+            f"{name} is {found.get(name, 'missing')} in the file, {expected.get(name, 'missing')} here."
         )
 
 

@@ -8,7 +8,7 @@ takes the same steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,10 +17,11 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from psld.data.order import derived_seed
-from psld.distributed import gathered, loss_scaler, of_all_ranks, own_part, part_like, slice_like, whole
+from psld.distributed import every_rank, gathered, loss_scaler, of_all_ranks, own_part, part_like, slice_like, whole
 from psld.model import ScoreModel
 from psld.training.checkpoint import Checkpoint, CheckpointError
 from psld.training.ema import ExponentialMovingAverage
+from psld.training.health import Interval
 from psld.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Session:
         step: completed steps.
         seconds: training time of the completed steps that are on disk.
         rate: the learning rate of the last step.
+        interval: losses and gradient norms that are in no row of the log yet.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Session:
         network = self.network = cast(nn.Module, model.network)
         self._fabric, self._loss, self._settings, self._seed = fabric, loss, settings, seed
         self._length = length
+        self.interval = Interval(lambda values: every_rank(fabric, values, "mean"))
         self._null: int | None = getattr(network, "classes", None)
         network.train()
         runnable = cast(nn.Module, torch.compile(network)) if settings.compile else network
@@ -212,6 +215,7 @@ class Session:
             "random": random,
             "seconds": self.seconds,
             "repeats": self._repeats(),
+            "interval": self.interval.state(lambda values: of_all_ranks(self._fabric, values)),
         }
         if self._scaler is not None:
             state["scaler"] = self._scaler.state_dict()
@@ -231,12 +235,14 @@ class Session:
                 if before != now:
                     raise ValueError(f"the run was started with {name}={before}, not {now}: resume with that.")
             own, place = self.network.state_dict(), slice_like if checkpoint.sliced else part_like
+            _require_same_types(own, checkpoint.weights, checkpoint.averages)
             self.network.load_state_dict({name: place(t, own[name]) for name, t in checkpoint.weights.items()})
             self._average.load_state_dict({name: place(t, own[name]) for name, t in checkpoint.averages.items()})
             self._optimizer.load_state_dict(self._placed_moments(state["optimizer"], place))
             if self._scaler is not None and "scaler" in state:  # there is none if the precision was another
                 self._scaler.load_state_dict(state["scaler"])
             self.step, self.seconds = checkpoint.step, state["seconds"]
+            self.interval.restore(state.get("interval", {}), rank, device)  # older checkpoints have none
             # Clones: torch 2.13 crashes on a state that is a view with an offset.
             torch.set_rng_state(state["random"]["cpu"][rank].clone())
             if device.type == "cuda" and "cuda" in state["random"]:
@@ -271,3 +277,10 @@ class Session:
             "devices": self._fabric.world_size,
             "images": self._length,
         }
+
+
+def _require_same_types(own: Mapping[str, Tensor], *saved: Mapping[str, Tensor]) -> None:
+    """Loading would convert them, and nobody would notice."""
+    for name, tensor in (item for tensors in saved for item in tensors.items()):
+        if name in own and tensor.dtype != own[name].dtype:
+            raise RuntimeError(f"{name} is {tensor.dtype} in the checkpoint and {own[name].dtype} here.")

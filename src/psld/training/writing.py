@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import safetensors.torch
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from psld.distributed import own_part
+from psld.files.atomic import atomic_file, sync_folder
+from psld.files.hashes import SUMS, joined_sums, sums_text
 from psld.training.checkpoint import AVERAGED, CONFIG, MOMENTS, ONLINE, STATE, Checkpoint, checkpoints_in
 from psld.training.slices import plain, serialised_slice, slice_name
 
@@ -39,8 +41,7 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     require_space(target.parent, sum(len(content) for content in files.values()))
     try:
         partial.mkdir()
-        for name, content in files.items():
-            _write_durably(partial / name, content)
+        _write_files(partial, files.items(), SUMS)
         _put_in_place(partial, target, keep)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # there is one only if something above failed
@@ -74,6 +75,7 @@ def write_slices(
             _write_own_slices(partial, checkpoint, rank, ranks)
         with _failing_together(first_problem):
             if first:
+                _join_sums(partial, ranks)
                 _put_in_place(partial, target, keep)
     finally:
         if first:
@@ -82,17 +84,41 @@ def write_slices(
 
 
 def _write_own_slices(partial: Path, checkpoint: Checkpoint, rank: int, ranks: int) -> None:
-    optimizer = checkpoint.state["optimizer"]
-    named = {ONLINE: checkpoint.weights, AVERAGED: checkpoint.averages, MOMENTS: _flat(optimizer["state"])}
+    moments = _flat(checkpoint.state["optimizer"]["state"])
+    named = {ONLINE: checkpoint.weights, AVERAGED: checkpoint.averages, MOMENTS: moments}
     require_space(partial, sum(own_part(tensor).nbytes for tensors in named.values() for tensor in tensors.values()))
+    _write_files(partial, _own_files(checkpoint, named, rank, ranks), slice_name(SUMS, rank, ranks))
+
+
+def _own_files(
+    checkpoint: Checkpoint, named: Mapping[str, Mapping[str, Tensor]], rank: int, ranks: int
+) -> Iterator[tuple[str, bytes]]:
+    """Names and contents, made one after the other so that only one is in memory."""
     for name, tensors in named.items():
-        content = serialised_slice(tensors, {"step": str(checkpoint.step)})
-        _write_durably(partial / slice_name(name, rank, ranks), content)
+        yield slice_name(name, rank, ranks), serialised_slice(tensors, {"step": str(checkpoint.step)})
     if rank == 0:
-        rest = replace(checkpoint, state=checkpoint.state | {"optimizer": optimizer | {"state": {}}})
-        for name, content in _serialised_state(rest).items():
-            _write_durably(partial / name, content)
-    _flush_folder(partial)
+        optimizer = checkpoint.state["optimizer"] | {"state": {}}
+        yield from _serialised_state(replace(checkpoint, state=checkpoint.state | {"optimizer": optimizer})).items()
+
+
+def _write_files(partial: Path, files: Iterable[tuple[str, bytes]], sums: str) -> None:
+    """Files and their hashes, which are of what was to be written and not of what the disk took."""
+    hashes = {}
+    for name, content in files:
+        with atomic_file(partial / name) as file:
+            file.write(content)
+        hashes[name] = sha256(content).hexdigest()
+    with atomic_file(partial / sums) as file:
+        file.write(sums_text(hashes).encode())
+
+
+def _join_sums(partial: Path, ranks: int) -> None:
+    """One file of hashes instead of one of every process."""
+    own = [partial / slice_name(SUMS, rank, ranks) for rank in range(ranks)]
+    with atomic_file(partial / SUMS) as file:
+        file.write(joined_sums(part.read_text(encoding="utf-8") for part in own).encode())
+    for part in own:
+        part.unlink()
 
 
 @contextmanager
@@ -118,17 +144,20 @@ def _places(run: Path, step: int) -> tuple[Path, Path]:
 
 def _prepare(parent: Path) -> None:
     """The folder of the checkpoints, without what a killed write left."""
-    parent.mkdir(parents=True, exist_ok=True)
+    if not parent.is_dir():
+        parent.mkdir(parents=True)
+        for folder in (parent.parent, parent.parent.parent):  # the names of the folder and of the run
+            sync_folder(folder)
     for leftover in parent.glob(f"{TEMPORARY}*"):
         shutil.rmtree(leftover)
 
 
 def _put_in_place(partial: Path, target: Path, keep: int) -> None:
     """A complete folder gets its name, and only the newest `keep` stay."""
-    _flush_folder(partial)
+    sync_folder(partial)
     _discard(target)
     partial.rename(target)
-    _flush_folder(target.parent)
+    sync_folder(target.parent)
     for old in checkpoints_in(target.parent)[:-keep]:
         _discard(old)
 
@@ -171,23 +200,6 @@ def _serialised_state(checkpoint: Checkpoint) -> dict[str, bytes]:
 def _flat(moments: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """{3: {"exp_avg": …}} → {"3.exp_avg": …}; reading goes back."""
     return {f"{index}.{name}": tensor for index, entries in moments.items() for name, tensor in entries.items()}
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name != "posix":  # elsewhere a folder cannot be opened
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _discard(folder: Path) -> None:

@@ -18,8 +18,8 @@ from safetensors.torch import save
 from psld.data import MNIST, Digits
 from psld.evaluation.features.digit_classifier import DigitClassifier, classifier_accuracy, train_digit_classifier
 from psld.evaluation.features.mnist_classifier import MNISTClassifier, train_mnist_classifier
-from psld.evaluation.features.weight_files import file_sha256, load_tensors
-from psld.files import atomic_file
+from psld.evaluation.features.weight_files import load_tensors
+from psld.files import atomic_file, file_sha256, require_unchanged
 
 __all__ = ["bundled_classifier", "bundled_weights", "stated_accuracy"]
 
@@ -36,8 +36,13 @@ def bundled_classifier(name: Literal["digits"]) -> tuple[DigitClassifier, str]: 
 @overload
 def bundled_classifier(name: str) -> tuple[DigitClassifier | MNISTClassifier, str]: ...
 def bundled_classifier(name: str) -> tuple[DigitClassifier | MNISTClassifier, str]:
-    """The classifier "digits" or "mnist" in evaluation mode on the CPU, and its identity: name and SHA-256."""
+    """The classifier "digits" or "mnist" in evaluation mode on the CPU, and its identity: name and SHA-256.
+
+    Raises:
+        ChangedFileError: the file is not the one that came with psld.
+    """
     network, file = CLASSES[name](), bundled_weights(name)
+    require_unchanged(file.parent, [file.name])
     load_tensors(network, file)
     return network.eval().requires_grad_(False), f"{name} classifier, sha256 {file_sha256(file)}"
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from psld.files import atomic_file
+from psld.files import atomic_file, file_sha256
 
-__all__ = ["file_sha256", "load_tensors", "weights_file"]
+__all__ = ["load_tensors", "weights_file"]
 
 
 def weights_file(weights: str | Path, sha256: str | None = None) -> tuple[Path, str]:
@@ -62,16 +62,6 @@ def _download(address: str, file: Path, expected: str) -> None:
 def _require_hash(name: str, found: str, expected: str | None) -> None:
     if expected is not None and found != expected:
         raise ValueError(f"{name} has SHA-256 {found}, not {expected}: it is another file, or a damaged one.")
-
-
-def file_sha256(*files: Path) -> str:
-    """In hexadecimal; of several files, of their contents one after the other."""
-    digest = hashlib.sha256()
-    for file in files:
-        with open(file, "rb") as content:
-            while block := content.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _read_tensors(file: Path) -> Mapping[str, Tensor]:

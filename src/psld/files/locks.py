@@ -1,0 +1,128 @@
+"""One process at a time writes to a folder or a file; a second one is refused and told who the first is.
+
+The lock of PARENT/NAME is the file PARENT/.NAME.lock, which exists while a process writes (filelock's SoftFileLock).
+It holds process id, host and start of the process, and is created with O_EXCL, which is atomic on local file systems
+and on NFS from version 3. It lies beside the folder because a folder can be renamed or replaced while it is written; a
+mount point, and a folder whose parent may not be written, have it inside.
+
+After a kill the file stays. The next process on the same host sees that the owner is gone, also where another process
+has its number by now or the machine was restarted, and takes the lock over. Of an owner on another host that cannot be
+known, and on file systems that cannot exchange two names at once (NFS) it cannot be done safely: then the refusal says
+which file to delete. Nothing is decided by the age of the file: a run that is slow is not a run that is dead.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import SoftFileLock, Timeout
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+__all__ = ["FolderInUseError", "lock_file", "locked"]
+
+PATIENCE = 0.2  # seconds: a takeover can need a second attempt
+
+
+class FolderInUseError(RuntimeError):
+    """Another process writes there; the message names process and host, since when, and what to do."""
+
+
+def lock_file(path: str | Path) -> Path:
+    """The file that exists while a process writes to a folder or a file."""
+    path = Path(os.path.realpath(path))
+    parent = next(folder for folder in path.parents if folder.exists())
+    if path.is_dir() and (path.is_mount() or not os.access(parent, os.W_OK)):
+        return path / ".psld.lock"
+    return path.with_name(f".{path.name}.lock")
+
+
+@contextmanager
+def locked(path: str | Path, purpose: str, fabric: Fabric | None = None) -> Iterator[None]:
+    """Holds the lock of a folder or a file, which need not exist yet. What is inside may write there.
+
+    A process must not ask twice: it would be refused by itself. Locks of a folder and of a file in it are two.
+
+    Args:
+        path: the folder or file.
+        purpose: what is to be written, for the message: "a training run", "samples".
+        fabric: of several processes, all of which must call it. The first holds the lock; if it is refused, all are.
+
+    Raises:
+        FolderInUseError: another process holds it.
+        OSError: the lock cannot be written: no permission, a full disk.
+    """
+    if fabric is None or fabric.world_size == 1:
+        with _locked(Path(path), purpose):
+            yield
+        return
+    from psld.distributed import first_problem
+
+    holding, refusal = _locked(Path(path), purpose), None
+    if fabric.is_global_zero:
+        try:
+            holding.__enter__()
+        except (FolderInUseError, OSError) as error:
+            refusal = error
+    problem = first_problem(fabric, "" if refusal is None else str(refusal))
+    if problem:
+        raise refusal or FolderInUseError(problem)
+    try:
+        yield
+    finally:
+        if fabric.is_global_zero:
+            holding.__exit__(None, None, None)
+
+
+@contextmanager
+def _locked(path: Path, purpose: str) -> Iterator[None]:
+    file = lock_file(path)
+    made = [folder for folder in file.parents if not folder.exists()]  # the innermost first
+    lock = SoftFileLock(file, timeout=PATIENCE)
+    try:
+        _acquire(lock, path, file, purpose)
+        try:
+            yield
+        finally:
+            lock.release()
+    finally:
+        for folder in made:
+            try:
+                folder.rmdir()  # what was made for the lock and holds nothing else
+            except OSError:
+                break
+
+
+def _acquire(lock: SoftFileLock, path: Path, file: Path, purpose: str) -> None:
+    for last in (False, False, True):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+            return
+        except Timeout as error:
+            raise FolderInUseError(_refusal(path, file, purpose)) from error
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not last:  # another process has just cleaned up the folder
+                continue
+            message = f"{purpose} cannot be written to {path} ({error.strerror or error}): choose another folder"
+            raise type(error)(f"{message}, or make {file.parent} writable.") from error
+
+
+def _refusal(path: Path, file: Path, purpose: str) -> str:
+    try:
+        about = file.lstat()
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return f"{purpose} cannot be written to {path}: another process was writing there until now. Try again."
+    since = datetime.fromtimestamp(about.st_mtime).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z").strip()
+    owner = f"process {lines[0]} on {lines[1].split('?pidns-')[0]}" if len(lines) >= 2 else "an unknown process"
+    return (
+        f"{purpose} cannot be written to {path}: {owner} has been writing there since {since}. Wait until it ends, "
+        f"stop it, or choose another folder. If that process does not exist any more, delete {file}."
+    )
