@@ -135,8 +135,8 @@ def train_and_measure(
         resume = (run / "checkpoints").is_dir() and any((run / "checkpoints").glob("step-*"))
         network.train().requires_grad_(True)
         train(
-            ScoreModel(network, PROCESS, form.predicts, data_shape=SHAPE), Digits("train"), form.loss, settings, run, seed=seed,
-            resume=resume, overwrite=not resume and run.exists(),
+            ScoreModel(network, PROCESS, form.predicts, data_shape=SHAPE), Digits("train"), form.loss, settings, run,
+            seed=seed, resume=resume, overwrite=not resume and run.exists(),
         )  # fmt: skip
         averaged = form.network()
         load_weights(run, averaged, "ema")

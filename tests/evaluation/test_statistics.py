@@ -295,7 +295,7 @@ def test_two_processes_say_what_one_says(tmp_path):
     figures = []
     for devices in ("1", "2"):
         out = tmp_path / devices
-        command = ["evaluate", "digits", "--split", "heldout", "--against", "digits", "--devices", devices]
+        command = ["evaluate", "Digits", "--run.split", "heldout", "--against", "Digits", "--devices", devices]
         command += ["--num", "301", "--out", str(out)]  # an odd number: the shares differ
         subprocess.run([sys.executable, str(program), *command], check=True, timeout=200, capture_output=True)
         (result,) = out.glob("*.json")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from psld.processes import LinearProcess, Process
+from psld.processes import LinearProcess
 from psld.samplers import (
     GDDIM,
     OBA,
@@ -28,9 +28,9 @@ from psld.samplers import (
     Sampler,
     SymplecticEuler,
     VelocityVerlet,
-    grids,
 )
-from psld.samplers.grids import Grid
+from psld.samplers.catalogue import entry_of, family_of
+from psld.samplers.grids import Grid, ends
 from psld.samplers.tuning import Judge, best_parameter
 from psld.specs import Spec
 
@@ -85,61 +85,52 @@ def _on_grid(
 def cells(process: LinearProcess, nfe: int) -> Iterator[Cell]:
     """What is compared for a process, the paper's samplers first."""
 
-    def fixed(family: str, grid: str, sampler: Sampler) -> Cell:
-        return Cell.of(sampler, grid, process, nfe, family=family)
+    def fixed(grid: str, *samplers: Sampler) -> Iterator[Cell]:
+        for sampler in samplers:
+            if entry_of(sampler).takes(process):
+                yield Cell.of(sampler, grid, process, nfe, family_of(sampler))
 
-    def tuned(family: str, grid: str, name: str, sampler: Callable[[float], Sampler]) -> Cell:
+    def tuned(grid: str, name: str, make: Callable[[float], Sampler]) -> Iterator[Cell]:
         def build(judge: Judge | None) -> tuple[Sampler, Grid]:
             assert judge is not None
-            times = sampler(0.0).grid(grid, process, nfe)
-            return sampler(best_parameter(judge, sampler, times, LAMBDAS, refinements=2).best), times
+            times = make(0.0).grid(grid, process, nfe)
+            return make(best_parameter(judge, make, times, LAMBDAS, refinements=2).best), times
 
-        return Cell(family, f"{name}, best λ, {grid}", nfe, sampler(0.0), grid, build, judged=True)
+        if entry_of(make(0.0)).takes(process):
+            yield Cell(family_of(make(0.0)), f"{name}, best λ, {grid}", nfe, make(0.0), grid, build, judged=True)
 
-    yield fixed("paper", "paper-uniform", EulerMaruyama())
-    yield fixed("paper", "paper-quadratic", EulerMaruyama())
-    if isinstance(process, Process):
-        yield fixed("paper", "paper-quadratic", SSCS())
+    yield from fixed("paper-uniform", EulerMaruyama())
+    yield from fixed("paper-quadratic", EulerMaruyama(), SSCS())
     tolerance = partial(rk45_within, nfe)
-    yield Cell("paper", "RK45, tolerance for this NFE", nfe, RK45(), "ends", tolerance, judged=True)
+    yield Cell(family_of(RK45()), "RK45, tolerance for this NFE", nfe, RK45(), "ends", tolerance, judged=True)
     for name in ("log-snr", "quadratic", "edm-rho", "optimised"):
-        yield fixed("exponential", name, Exponential(order=2))
-    for sampler in (Exponential(order=1), Exponential(order=3), DPMSolverPP(), GDDIM(order=2), GDDIM(order=3)):
-        yield fixed("exponential", "optimised", sampler)
-    for predictor in (1, 2):
-        yield fixed("exponential", "optimised", PredictorCorrector(predictor))
-    yield fixed("exponential", "edm-rho", PredictorCorrector(predictor=2))
-    for solver in (Exponential(order=2), Exponential(order=3), PredictorCorrector(predictor=2)):
-        yield fixed("projected", "optimised", Projected(solver))
-    yield fixed("projected", "optimised", Projected(PredictorCorrector(predictor=2), "mean"))
-    yield fixed("projected", "edm-rho", Projected(Heun()))
-    yield fixed("projected, stochastic", "optimised", Projected(PredictorCorrector(predictor=2), "fresh"))
-    yield fixed("projected, stochastic", "optimised", Projected(Exponential(order=2, eta=1.0)))
-    yield fixed("projected, stochastic", "edm-rho", Projected(Heun(churn=2.0)))
-    yield fixed("stochastic", "log-snr", Ancestral())
-    yield fixed("stochastic", "optimised", Ancestral())
-    for eta in (0.3, 1.0):
-        yield fixed("stochastic", "optimised", Exponential(order=2, eta=eta))
-    yield fixed("stochastic", "edm-rho", Exponential(order=2, eta=1.0))
-    yield fixed("stochastic", "edm-rho", Langevin(PredictorCorrector(predictor=2)))
-    yield fixed("Runge–Kutta", "quadratic", Heun())
+        yield from fixed(name, Exponential(order=2))
+    yield from fixed("optimised", Exponential(order=1), Exponential(order=3), DPMSolverPP(), GDDIM(2), GDDIM(3))
+    yield from fixed("optimised", PredictorCorrector(1), PredictorCorrector(2))
+    yield from fixed("edm-rho", PredictorCorrector(2))
+    solvers = (Exponential(order=2), Exponential(order=3), PredictorCorrector(2))
+    yield from fixed("optimised", *map(Projected, solvers), Projected(PredictorCorrector(2), "mean"))
+    yield from fixed("edm-rho", Projected(Heun()))
+    yield from fixed("optimised", Projected(PredictorCorrector(2), "fresh"), Projected(Exponential(order=2, eta=1.0)))
+    yield from fixed("edm-rho", Projected(Heun(churn=2.0)))
+    yield from fixed("log-snr", Ancestral())
+    yield from fixed("optimised", Ancestral(), Exponential(order=2, eta=0.3), Exponential(order=2, eta=1.0))
+    yield from fixed("edm-rho", Exponential(order=2, eta=1.0), Langevin(PredictorCorrector(2)))
+    yield from fixed("quadratic", Heun())
     for direction in ("identity", "ones"):
-        yield tuned("conjugate", "optimised", f"Conjugate {direction}", partial(Conjugate, direction=direction))
-    if process.k > 1:
-        for splitting in (SymplecticEuler(), VelocityVerlet(), RVV()):
-            yield fixed("splitting", "quadratic", splitting)
-        yield tuned("splitting", "quadratic", "ConjugateVerlet", ConjugateVerlet)
-        for sampler in (OBA(), ROBA(), ROBA(position_noise=0.5), ConjugateOBA()):
-            yield fixed("splitting, stochastic", "quadratic", sampler)
+        yield from tuned("optimised", f"Conjugate {direction}", partial(Conjugate, direction=direction))
+    yield from fixed("quadratic", SymplecticEuler(), VelocityVerlet(), RVV())
+    yield from tuned("quadratic", "ConjugateVerlet", ConjugateVerlet)
+    yield from fixed("quadratic", OBA(), ROBA(), ROBA(position_noise=0.5), ConjugateOBA())
 
 
 def rk45_within(nfe: int, judge: Judge | None) -> tuple[Sampler, Grid]:
     """RK45 with the smallest tolerance that keeps the mean number of evaluations within the budget, or the loosest."""
     assert judge is not None
-    ends = grids.uniform(judge.model.process, 2)
+    times = ends(judge.model.process)
     candidates = [RK45(tolerance, tolerance) for tolerance in TOLERANCES]
     for sampler in candidates:
-        few = sampler.sample(judge.model, judge.shape, ends, judge.seeds[:32])
+        few = sampler.sample(judge.model, grid=times, seeds=judge.seeds[:32], shape=judge.shape)
         if float(few.nfe.double().mean()) <= nfe:
-            return sampler, ends
-    return candidates[-1], ends
+            return sampler, times
+    return candidates[-1], times

@@ -93,10 +93,10 @@ def evaluate(
         known = path.is_file()
         fabric.barrier()
         if known:
-            result = json.loads(path.read_text(encoding="utf-8"))
+            result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         else:
             result = _drawn_and_judged(subject, cell, sampler, grid, reference, fabric) | {"settings": settings}
-        floor = reference.floor_result
+        floor: dict[str, Any] = reference.floor_result
         if fabric.is_global_zero and (not known or (floor and result.get("floor") != floor)):
             write_json(result | ({"floor": floor} if floor else {}), path)
         result |= {"floor": floor} if floor else {}

@@ -73,7 +73,7 @@ def draw_film(
     None where the sampler cannot be watched (RK45 chooses the steps of every sample by itself).
     """
     states: list[tuple[Tensor, Tensor]] = []
-    sampler.sample(model, shape, grid, seeds, device=device, watch=lambda t, z: states.append((t, z)))
+    sampler.sample(model, grid=grid, seeds=seeds, shape=shape, device=device, watch=lambda t, z: states.append((t, z)))
     if not states:
         return None
     chosen = torch.linspace(0, len(states) - 1, min(frames, len(states))).round().long().unique().tolist()
@@ -113,7 +113,7 @@ def reverse_path(
 ) -> Float[Tensor, " steps"]:
     """Euler–Maruyama on a quadratic grid; shows `see` every state and returns their times."""
     grid = grids.quadratic(model.process, steps)
-    EulerMaruyama().sample(model, shape, grid, seeds, device=device, watch=lambda t, z: see(z))
+    EulerMaruyama().sample(model, grid=grid, seeds=seeds, shape=shape, device=device, watch=lambda t, z: see(z))
     return grid.times
 
 
