@@ -10,16 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from psld.likelihood.bounds import Start, bits_per_dimension, bound
 from psld.likelihood.dequantisation import Dequantiser, LogitNormal, Uniform, fit, on_levels
-from psld.likelihood.flow import (
-    ExactTrace,
-    Hutchinson,
-    ProbabilityFlow,
-    Start,
-    bits_per_dimension,
-    bound,
-)
-from psld.model import ScoreModel
+from psld.likelihood.flow import ProbabilityFlow
+from psld.likelihood.traces import ExactTrace, Hutchinson
+from psld.model import Model
 
 __all__ = ["ImageBits", "LikelihoodSettings", "chosen_dequantiser", "image_bits"]
 
@@ -79,7 +74,7 @@ class ImageBits:
 
 
 def image_bits(
-    model: ScoreModel,
+    model: Model,
     images: Float[Tensor, "n *data"],
     settings: LikelihoodSettings,
     dequantiser: Dequantiser | None = None,
@@ -121,7 +116,7 @@ def image_bits(
 def chosen_dequantiser(
     kind: Literal["uniform", "variational", "none"],
     levels: int,
-    model: ScoreModel,
+    model: Model,
     settings: LikelihoodSettings,
     images: Float[Tensor, "n *data"],
     fit_on: Float[Tensor, "m *data"] | None = None,
