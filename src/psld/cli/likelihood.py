@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from psld.cli.arguments import CommandParser, add_data_argument, add_run_argumen
 from psld.data import Digits, ImageData
 from psld.files import file_sha256, locked, write_json
 from psld.likelihood import Start
-from psld.likelihood.images import ImageBits, LikelihoodSettings, chosen_dequantiser, image_bits
+from psld.likelihood.images import LikelihoodSettings, chosen_dequantiser, image_bits, summary
 from psld.pretrained.published import with_place_for_results
 from psld.processes import LinearProcess
 from psld.runs import load
@@ -91,11 +90,7 @@ def run(arguments: list[str]) -> int:
         )
         found = image_bits(model, images, settings, dequantiser, config.device)
         checkpoint = latest_checkpoint(folder)
-        known = {name: value for name, value in asdict(settings).items() if name != "batch_size"}
-        result = {
-            "bits_per_dimension": ImageBits.summary(found.bound),
-            "importance_weighted": ImageBits.summary(found.importance) if config.draws > 1 else None,
-            "nfe": found.nfe,
+        result = found.result(config.draws) | {
             "settings": {
                 "checkpoint": str(checkpoint),
                 "weights_sha256": file_sha256(*weight_files(checkpoint, config.weights)),
@@ -105,13 +100,11 @@ def run(arguments: list[str]) -> int:
                 "levels": None if config.dequantise == "none" else levels,
                 "data": data.spec.config(),
                 **({} if others is None else {"fit_on": others.spec.config(), "fit_steps": config.fit_steps}),
-                **{name: config[name] for name in ("num", "dequantise", "weights")},
-                **known,
-            },
-            "bits_of_each_image": found.bound.tolist(),
+                **{name: config[name] for name in ("num", "dequantise", "weights", *names)},
+            }
         }
         write_json(result, out)
-    print(report(result), f"In {out}.", sep="\n")
+    print(summary(result), f"In {out}.", sep="\n")
     return 0
 
 
@@ -122,29 +115,3 @@ def first_images(data: ImageData, num: int, shape: tuple[int, ...]) -> Tensor:
     if num > len(data):
         raise ValueError(f"--num {num} is more than the {len(data)} images there are.")
     return data.batch(range(num))
-
-
-def report(result: dict[str, Any]) -> str:
-    """The numbers, each with how it was measured."""
-
-    def number(part: dict[str, float | None]) -> str:
-        error = part["standard_error"]
-        return f"{part['mean']:.4f}" + ("" if error is None else f" ± {error:.4f}")
-
-    chosen = result["settings"]
-    what = (
-        "of the density, pixels taken as continuous"
-        if chosen["dequantise"] == "none"
-        else f"upper bound, {chosen['dequantise']} dequantisation of {chosen['levels']} levels"
-    )
-    trace = f"{chosen['probes']} {chosen['probe_law']} probes" if chosen["probes"] else "exact trace"
-    lines = [
-        f"{number(result['bits_per_dimension'])} bits/dim ({what}; mean and standard error over {chosen['num']} images)"
-    ]
-    if result["importance_weighted"]:
-        lines.append(f"{number(result['importance_weighted'])} bits/dim (importance-weighted, {chosen['draws']} draws)")
-    lines.append(
-        f"{chosen['process']}, {chosen['start']} start at t = {chosen['t_min']:g}, {trace}, rtol {chosen['rtol']:g}, "
-        f"{result['nfe']:.4g} network evaluations a draw."
-    )
-    return "\n".join(lines)

@@ -97,6 +97,8 @@ def read_results(path: Path) -> list[SweepResult]:
     try:
         text = path.read_text(encoding="utf-8")
         rows = list(csv.DictReader(io.StringIO(text))) if path.suffix == ".csv" else json.loads(text)
+        if not isinstance(rows, list):
+            raise TypeError(f"a {type(rows).__name__}")
         return [SweepResult.read(row) for row in rows]
     except (TypeError, KeyError, AttributeError, ValueError, csv.Error) as error:
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from psld.likelihood.flow import ProbabilityFlow
 from psld.likelihood.traces import ExactTrace, Hutchinson
 from psld.model import Model
 
-__all__ = ["ImageBits", "LikelihoodSettings", "chosen_dequantiser", "image_bits"]
+__all__ = ["ImageBits", "LikelihoodSettings", "chosen_dequantiser", "image_bits", "summary"]
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,20 @@ class ImageBits:
     importance: Float[Tensor, " n"]
     nfe: float
 
-    @staticmethod
-    def summary(bits: Float[Tensor, " n"]) -> dict[str, float | None]:
-        """Mean and standard error over images; no error of a single one."""
-        error = float(bits.std()) / math.sqrt(len(bits)) if len(bits) > 1 else None
-        return {"mean": float(bits.mean()), "standard_error": error}
+    def result(self, draws: int) -> dict[str, Any]:
+        """As JSON: means with standard errors over images, the second bound where there are several draws."""
+        return {
+            "bits_per_dimension": _mean_and_error(self.bound),
+            "importance_weighted": _mean_and_error(self.importance) if draws > 1 else None,
+            "nfe": self.nfe,
+            "bits_of_each_image": self.bound.tolist(),
+        }
+
+
+def _mean_and_error(bits: Float[Tensor, " n"]) -> dict[str, float | None]:
+    """No error of a single one."""
+    error = float(bits.std()) / math.sqrt(len(bits)) if len(bits) > 1 else None
+    return {"mean": float(bits.mean()), "standard_error": error}
 
 
 def image_bits(
@@ -156,3 +165,29 @@ def chosen_dequantiser(
     dequantiser = LogitNormal(images.shape[1], levels).to(device)
     with tqdm(total=steps, unit="step", disable=None, desc="dequantiser") as bar:
         return fit(dequantiser, model, fit_on, settings.t_min, steps, seed=settings.seed, watch=lambda _: bar.update())
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The numbers of a result with its settings, each with how it was measured."""
+
+    def number(part: dict[str, float | None]) -> str:
+        error = part["standard_error"]
+        return f"{part['mean']:.4f}" + ("" if error is None else f" ± {error:.4f}")
+
+    chosen = result["settings"]
+    what = (
+        "of the density, pixels taken as continuous"
+        if chosen["dequantise"] == "none"
+        else f"upper bound, {chosen['dequantise']} dequantisation of {chosen['levels']} levels"
+    )
+    trace = f"{chosen['probes']} {chosen['probe_law']} probes" if chosen["probes"] else "exact trace"
+    lines = [
+        f"{number(result['bits_per_dimension'])} bits/dim ({what}; mean and standard error over {chosen['num']} images)"
+    ]
+    if result["importance_weighted"]:
+        lines.append(f"{number(result['importance_weighted'])} bits/dim (importance-weighted, {chosen['draws']} draws)")
+    lines.append(
+        f"{chosen['process']}, {chosen['start']} start at t = {chosen['t_min']:g}, {trace}, rtol {chosen['rtol']:g}, "
+        f"{result['nfe']:.4g} network evaluations a draw."
+    )
+    return "\n".join(lines)
