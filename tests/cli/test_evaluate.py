@@ -73,7 +73,14 @@ def test_a_result_depends_on_no_batch_size_and_is_not_computed_twice(tmp_path, m
     assert written(tmp_path / "a")["samples"]["source"].startswith("psld-digits, Exponential")
     assert first == pytest.approx(second, rel=1e-5)
     monkeypatch.setattr(evaluating, "draw", lambda *_, **__: pytest.fail("samples were drawn again"))
-    assert main([*DRAWN, "--steps", "5", "--out", str(tmp_path / "a")]) == 0
+    again = [*DRAWN, "--steps", "5", "--out", str(tmp_path / "a")]
+    assert main(again) == 0
+    assert main([*again, "--floor", "Digits", "--floor.split", "heldout"]) == 0  # a known result with a new floor
+    assert main(["evaluate", "Digits", "--run.split", "heldout", *DRAWN[2:4], "--out", str(tmp_path / "floor")]) == 0
+    floor = written(tmp_path / "a")["floor"]["Fréchet distance"]
+    assert floor == written(tmp_path / "floor")["figures"]["Fréchet distance"]
+    with locked(tmp_path / "a", "results"):
+        assert main(again) == 1
 
 
 @pytest.mark.parametrize("other", [["--sampler.churn_range", "[0, 0.3]"], ["--sampler.churn", "0.5"]])
