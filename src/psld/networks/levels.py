@@ -70,6 +70,9 @@ class SkipInput(SpecifiedValue):
 class ResidualInput(SpecifiedValue):
     """Progressive input through strided convolutions that add up: `InputResidual` at every level, as in NCSN++."""
 
+    def __init__(self):
+        super().__init__()
+
 
 def recomputed(module: nn.Module, *inputs: Tensor, recompute: bool) -> Tensor:
     """`module(*inputs)`; with `recompute`, in training, its activations are computed again in the backward pass."""
