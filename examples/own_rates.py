@@ -18,12 +18,7 @@ from psld.processes import Times
 
 
 class Warming(LinearProcess):
-    """dx = βm dt, dm = −β(x + 2m) dt + √(4βτ(t)) dw at the temperature τ(t) = cold + (1 − cold) t.
-
-    Args:
-        beta: β > 0, the rate of the clock.
-        cold: τ(0), in [0, 1].
-    """
+    """dx = βm dt, dm = −β(x + 2m) dt + √(4βτ(t)) dw at the temperature τ(t) = cold + (1 − cold) t."""
 
     def __init__(self, beta: float = 8.0, cold: float = 0.2):
         super().__init__(k=2, auxiliary_covariance=0.04)
@@ -58,5 +53,5 @@ if __name__ == "__main__":
     print(f"the covariance at t = 0.5 is off by {error:.1e}")
     images, held_out = Digits("train").images.double(), Digits("heldout").images.double()
     samples = Ancestral().sample(Empirical(images, std=0.1).model(process), 360, steps=30)
-    print(f"energy distance to held-out digits: {energy_distance(samples.x, held_out):.4f} of samples")
-    print(f"energy distance to held-out digits: {energy_distance(images[:360], held_out):.4f} of training digits")
+    of_samples, of_digits = (energy_distance(of, held_out) for of in (samples.x, images[:360]))
+    print(f"energy distance to held-out digits: {of_samples:.4f} of samples, {of_digits:.4f} of training digits")

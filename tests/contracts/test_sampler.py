@@ -233,11 +233,12 @@ def test_spec_says_all(sampler):
 
 def check_spec(sampler, own=False):
     """Of a sampler of one's own, which no configuration may name without trust, in the same way."""
-    names = {name: getattr(psld.samplers, name) for name in psld.samplers.__all__} | {"inf": math.inf}
+    names = {name: getattr(psld.samplers, name) for name in psld.samplers.__all__}
+    names |= {"inf": math.inf, type(sampler).__name__: type(sampler)}
     for other in (
         build(sampler.spec, trust=own),
         build(sampler.spec.config(), trust=own),
-        eval(repr(sampler), names | {type(sampler).__name__: type(sampler)}),
+        eval(repr(sampler), names),
         copy.deepcopy(sampler),
         pickle.loads(pickle.dumps(sampler)),
     ):

@@ -13,8 +13,8 @@ __all__ = ["UNet"]
 class UNet(NCSNpp):
     """Score network for square images; its output is zero until it is trained.
 
-    Args: those of `NCSNpp` that small networks need, with `time` None for PositionalTime(1000), which spans DDPM's
-        integer steps; published PSLD weights use 1.
+    Its arguments are those of `NCSNpp` that small networks need, with `time` None for PositionalTime(1000), which spans
+    DDPM's integer steps; published PSLD weights use 1.
 
     Raises:
         ValueError: a size that does not fit, or a resolution no level has.

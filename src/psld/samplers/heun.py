@@ -10,6 +10,7 @@ On the process `EDM`, whose time is σ, this is algorithm 2 of Karras et al. (20
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -45,15 +46,17 @@ class Heun(OneStepSampler[HeunStep]):
         churn_range: σ between which noise is added.
 
     Raises:
-        ValueError: churn is negative.
+        ValueError: churn is negative, or churn_range is not two numbers.
     """
 
     order = 2
     nfe_per_step = 2
 
-    def __init__(self, churn: float = 0.0, churn_range: tuple[float, float] = (0.0, math.inf)):
+    def __init__(self, churn: float = 0.0, churn_range: Sequence[float] = (0.0, math.inf)):
         if churn < 0:
             raise ValueError(f"churn must be ≥ 0: got {churn}.")
+        if len(churn_range) != 2:
+            raise ValueError(f"churn_range must be two noise scales, the lower one first: got {list(churn_range)}.")
         self.churn, self.churn_range, self.stochastic = churn, tuple(churn_range), churn > 0
 
     def tables(self, process: LinearProcess, t: Times, s: Times) -> HeunStep:
