@@ -125,8 +125,8 @@ class Judge:
 def measure(model: ScoreModel, judge: Judge, samples: int, device: str, full: bool) -> dict[str, dict[str, float]]:
     results = {}
     for name, (sampler, grid) in samplings(full).items():
-        batches = [range(i, min(i + 500, samples)) for i in range(0, samples, 500)]
-        images = torch.cat([sampler.sample(model, SHAPE, grid, seeds, device=device).x for seeds in batches])
+        drawn = sampler.batches(model, samples, grid, batch_size=500, shape=SHAPE, device=device)
+        images = torch.cat([batch.x for batch in drawn])
         results[name] = judge(images.float().clamp(-1, 1).cpu())
     return results
 

@@ -99,7 +99,7 @@ def measure(name: str, width: int, batch: int, rounds: int, device: str) -> tupl
     plan = sampler.prepare(process, grid)
 
     def sample() -> None:
-        sampler.sample(model, (3, SIZE, SIZE), grid, range(batch), torch.float32, device, plan)
+        sampler.sample(model, batch, plan, shape=(3, SIZE, SIZE), device=device)
 
     return training, rate(sample, batch, rounds, device), memory
 

@@ -86,7 +86,7 @@ def exact(process: Process, sampler: Sampler, nfe: int) -> dict:
         "conditional": PART.model(process),
     }
     grid = spaced(sampler, process, nfe)
-    found = {name: sampler.sample(model, SHAPE, grid, range(DRAWS)).x for name, model in models.items()}
+    found = {name: sampler.sample(model, DRAWS, grid, shape=SHAPE).x for name, model in models.items()}
     distances = {name: energy_distance(x, target) if x.isfinite().all() else float("inf") for name, x in found.items()}
     apart = float((found["guided"] - found["conditional"]).abs().max())
     return distances | {"apart": apart, "floor": energy_distance(again, target)}
@@ -162,7 +162,7 @@ def digits(run: str, classifier: str | None, scale: float, nfe: int, count: int)
     sampler, by_class = Exponential(), []
     for label, model in enumerate(guided(run, classifier, scale)):
         seeds = range(label * count, (label + 1) * count)
-        found = sampler.batches(Clamped(model), SHAPE, log_snr(model.process, nfe), seeds, batch_size=256)
+        found = sampler.batches(Clamped(model), None, log_snr(model.process, nfe), seeds, shape=SHAPE, batch_size=256)
         by_class.append(torch.cat([batch.x for batch in found]).float().clamp(-1, 1))
     with torch.no_grad():
         right = [float((JUDGE(x).argmax(1) == label).double().mean()) for label, x in enumerate(by_class)]

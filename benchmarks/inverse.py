@@ -97,7 +97,7 @@ def consistency(process: str, task: str, method: str) -> dict:
         y = y + noise * torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2000 + i))
         target, again = (conditional(operator, y, noise, DRAWS, seed) for seed in (2 * i, 2 * i + 1))
         sampler, conditioned = build(model, operator, y)
-        x = sampler.sample(conditioned, SHAPE, grid, range(DRAWS)).x
+        x = sampler.sample(conditioned, DRAWS, grid, shape=SHAPE).x
         distances.append(energy_distance(x, target) if x.isfinite().all() else float("inf"))
         floors.append(energy_distance(again, target))
     return {"distance": sum(distances) / OBSERVATIONS, "floor": sum(floors) / OBSERVATIONS}
@@ -134,7 +134,8 @@ def digits(name: str, method: str, nfe: int, count: int) -> dict:
     for first in range(0, len(repeated), TOGETHER * COPIES):
         own = repeated[first : first + TOGETHER * COPIES]
         sampler, conditioned = build(tabulated, own)
-        drawn.append(sampler.sample(conditioned, SHAPE, grid, range(first, first + len(own))).x.clamp(-1, 1))
+        samples = sampler.sample(conditioned, len(own), grid, first, shape=SHAPE)
+        drawn.append(samples.x.clamp(-1, 1))
     x, seconds = torch.cat(drawn), time.process_time() - started
     filled = torch.where(KNOWN, repeated, x)
     classifier, _ = bundled_classifier("digits")

@@ -20,6 +20,7 @@ from psld.data import Digits
 from psld.exact import Empirical
 from psld.files import write_json
 from psld.samplers.tuning import Judge, optimise_grid
+from psld.specs import build
 
 PROCESSES = [VPSDE(), CLD(), PSLD(gamma=0.01), PSLD(gamma=0.25)]
 BUDGETS = [5, 8, 10, 15, 20, 50]
@@ -32,7 +33,7 @@ def main() -> None:
     rows = json.loads(TARGET.read_text()) if TARGET.exists() else []
     data = Empirical(Digits("all").images.double(), std=0.05)
     for process in PROCESSES:
-        done = {row["nfe"]: row for row in rows if row["process"] == repr(process)}
+        done = {row["nfe"]: row for row in rows if build(row["process"]) == process}
         if len(done) == len(BUDGETS):
             continue
         judge, start = Judge(data.model(process), data.data_shape, SEEDS), None
@@ -41,11 +42,11 @@ def main() -> None:
                 sampler = Exponential(order=2)
                 sigmas, error = optimise_grid(judge, sampler, nfe, start, evaluations=100 if nfe < 20 else 40)
                 done[nfe] = {
-                    "process": repr(process),
+                    "process": process.spec.config(),
                     "nfe": nfe,
                     "noise_scales": [float(f"{sigma:.5g}") for sigma in sigmas],
                     "data": "digits, component standard deviation 0.05",
-                    "sampler": repr(sampler),
+                    "sampler": sampler.spec.config(),
                     "frechet_to_exact": error.frechet,
                     "rms_to_exact": error.rms,
                 }

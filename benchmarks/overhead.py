@@ -63,7 +63,7 @@ def sampler_overhead() -> tuple[float, dict[str, float]]:
         grid = sampler.grid("quadratic", process, NFE)
         plan = sampler.prepare(process, grid)
         model = ScoreModel(lambda z, t: z, process).tabulate(grid.times)
-        return lambda: sampler.sample(model, (1, 8, 8), grid, range(BATCH), dtype=torch.float32, plan=plan)
+        return lambda: sampler.sample(model, BATCH, plan, shape=(1, 8, 8), dtype=torch.float32)
 
     calls = {repr(sampler): alone(sampler) for sampler in SAMPLERS}
     rounds = [(seconds(bare), *(seconds(call) for call in calls.values())) for _ in range(ROUNDS)]

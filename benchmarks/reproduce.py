@@ -71,7 +71,7 @@ def measure(
             continue
         model = Clamped(network) if title in OURS else network
         grid = sampler.grid(grid_name, model.process, nfe)
-        drawn = list(sampler.batches(model, SHAPE, grid, range(arguments.samples), 500))
+        drawn = list(sampler.batches(model, arguments.samples, grid, shape=SHAPE, batch_size=500))
         images = torch.cat([batch.x for batch in drawn]).float().clamp(-1, 1)
         calls = float(torch.cat([batch.nfe for batch in drawn]).double().mean())
         cells.append({"process": name, "seed": seed, "sampler": title, "budget": budget, "nfe": calls} | judge(images))

@@ -44,6 +44,6 @@ psld.train(model, data, Denoising(sigma_data=0.5), settings, arguments.run, resu
 for process in (PSLD(gamma=0.01), CLD()):
     model = Clamped(psld.load(arguments.run, process=process))
     sampler = PredictorCorrector(predictor=2)
-    samples = sampler.sample(model, data.image_shape, sampler.grid("optimised", process, 20), seeds=range(16))
+    samples = sampler.sample(model, 16, shape=data.image_shape)
     save_grid(samples.x.float(), arguments.run / f"{type(process).__name__}.png")
 print(f"look at {arguments.run / 'PSLD.png'} and {arguments.run / 'CLD.png'}")

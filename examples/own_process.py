@@ -11,7 +11,6 @@ from psld import PSLD, Exponential, LinearRecipe, Process
 from psld.data import Digits
 from psld.evaluation.metrics.energy import energy_distance
 from psld.exact import Empirical
-from psld.samplers import grids
 
 SHAPE = (1, 8, 8)
 
@@ -32,6 +31,6 @@ held_out = Digits("heldout").images.double()
 print(f"\nenergy distance to held-out digits; training digits: {energy_distance(images[:360], held_out):.4f}")
 for process in (PSLD(gamma=0.01), mine):
     model = Empirical(images, std=0.1).model(process)
-    samples = Exponential(order=2).sample(model, SHAPE, grids.log_snr(process, nfe=20), seeds=range(360))
+    samples = Exponential(order=2).sample(model, 360, shape=SHAPE)
     assert torch.isfinite(samples.x).all()
     print(f"{energy_distance(samples.x, held_out):.4f}  {process!r}")

@@ -16,7 +16,7 @@ from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from psld import exact
-from psld.model import ScoreModel
+from psld.model import Model
 from psld.processes import LinearProcess
 from psld.samplers import Plan, Sampler
 from psld.samplers.grids import Grid
@@ -54,7 +54,7 @@ def exact_law(process: LinearProcess, data: exact.Gaussian, t: float) -> Law:
     return Law(signal * mean, kernel.covariance + std**2 * torch.outer(signal, signal))
 
 
-def carry(sampler: Sampler, model: ScoreModel, plan: Plan, law: Law, draws: int = 2) -> Law:
+def carry(sampler: Sampler, model: Model, plan: Plan, law: Law, draws: int = 2) -> Law:
     """The law after all steps of a grid, for a sampler that draws noise at most `draws` times a step, and once more."""
     k, steps = len(law.mean), plan.grid.steps
     rows = 1 + k + (draws * steps + 1) * k * sampler.stochastic + k * (not sampler.stochastic)

@@ -24,7 +24,7 @@ def levels(folder: Path) -> np.ndarray:
 
 def drawn(sampler, model, grid, seed, shape=(1, 8, 8)) -> np.ndarray:
     """One draw by itself, by the library, as levels (H, W[, C])."""
-    x = sampler.sample(Clamped(model), shape, grid, [seed]).x
+    x = sampler.sample(Clamped(model), grid=grid, seeds=[seed], shape=shape).x
     return to_bytes(x.float())[0].squeeze(-1).astype(int) if shape[0] == 1 else to_bytes(x.float())[0].astype(int)
 
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from contracts.every_process import LINEAR, GeometricBrownianMotion
 from psld import exact
-from psld.losses import DSM, HSM, CrossEntropy, Denoising
+from psld.losses import DSM, HSM, ConditionalScoreMatching, CrossEntropy, Denoising, Likelihood, MinSNR
 from psld.model import ScoreModel
 from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin
 
@@ -150,6 +151,35 @@ def test_the_exact_model_cannot_be_beaten():
     assert float(value.mean()) == pytest.approx(float(expected), abs=4 * float(value.std()) / 200)
 
 
+@every_process
+@every_loss
+@pytest.mark.parametrize("jitter", [0.0, 1e-3])
+def test_loss_of_v_is_the_error_of_x0_over_s(process, loss, jitter):
+    """x̂₀ = α² y − s v, with y and σ from the definition of the statistic: v̂ − v is (x₀ − x̂₀) / s."""
+    x0, t = batch()
+    network = Recorder(rows=1)
+    value = loss(ScoreModel(network, process, "v", loss.matching, jitter), x0, t, torch.Generator().manual_seed(5))
+    z_t, _, _ = by_hand(process, loss, x0, t, 5, jitter)
+    torch.testing.assert_close(network.z, z_t, rtol=0, atol=1e-12)
+    y, sigma = process.statistic(z_t, t)
+    s = (sigma / (1 + sigma**2).sqrt())[:, None, None]
+    image = y / (1 + sigma**2)[:, None, None] - s * torch.tanh(z_t[:, -1])
+    torch.testing.assert_close(value, ((image - x0) / s).square().mean((1, 2)), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("t", [1e-4, 1e-2])
+def test_the_target_of_v_does_not_cancel_in_float32(t):
+    """v → ξ at small t, where y − x₀ would lose it: for VP the target is α ε − s x₀ to float32."""
+    x0 = torch.randn(4, 9, generator=torch.Generator().manual_seed(0))
+    times = torch.full((4,), t, dtype=torch.float64)
+    model = ScoreModel(lambda z, t: torch.zeros_like(z), VPSDE(), "v")
+    value = HSM()(model, x0, times, torch.Generator().manual_seed(1))
+    noise = torch.randn(4, 1, 9, generator=torch.Generator().manual_seed(1))[:, 0].double()
+    kept = torch.exp(-(0.1 * times + 0.5 * times**2 * 19.9))[:, None]
+    expected = kept.sqrt() * noise - (1 - kept).sqrt() * x0.double()
+    torch.testing.assert_close(value.double(), expected.square().mean(1), rtol=1e-6, atol=0)
+
+
 class Halver:
     """D(y; σ) = y / 2 (or half of the last variable of z); keeps what it was shown."""
 
@@ -190,6 +220,24 @@ def test_denoising_of_states_draws_the_same_noise_levels(process):
     assert float(value.mean()) == pytest.approx(1.0, abs=4 * float(value.std()) / 4000**0.5)
 
 
+@every_process
+def test_denoising_of_v_with_unit_data_is_the_error_of_v(process):
+    """λ(σ) = (σ² + 1)/σ² = 1/s²: the squared error of v at EDM's noise levels."""
+    x0, unused = batch()
+    seen = []
+
+    def network(z, t):
+        seen.append((z, t))
+        return torch.tanh(z[:, -1:])
+
+    value = Denoising(1.0)(ScoreModel(network, process, "v"), x0, unused, torch.Generator().manual_seed(5))
+    (z, t) = seen[0]
+    y, sigma = process.statistic(z, t)
+    s = (sigma / (1 + sigma**2).sqrt())[:, None, None]
+    v = (y / (1 + sigma**2)[:, None, None] - x0) / s
+    torch.testing.assert_close(value, (torch.tanh(z[:, -1]) - v).square().mean((1, 2)), rtol=1e-6, atol=1e-8)
+
+
 @pytest.mark.parametrize("predicts", ["eps", "score"])
 def test_denoising_refuses_what_it_does_not_train(predicts):
     x0, t = batch()
@@ -201,6 +249,53 @@ def test_denoising_refuses_what_it_does_not_train(predicts):
 def test_denoising_refuses_scales(arguments):
     with pytest.raises(ValueError, match="must be positive"):
         Denoising(*arguments)
+
+
+# -- any forward process ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("process", LINEAR, ids=repr)
+def test_conditional_score_matching_is_the_likelihood_loss_of_a_linear_process(process):
+    x0, t = batch()
+    t = t * process.T
+    value = ConditionalScoreMatching(process)(Recorder(), x0, t, torch.Generator().manual_seed(5))
+    model = ScoreModel(Recorder(), process, "score")
+    expected = HSM(Likelihood())(model, x0, t, torch.Generator().manual_seed(5))
+    torch.testing.assert_close(value, expected, rtol=1e-8, atol=0)
+
+
+def test_conditional_score_matching_of_a_state_dependent_process():
+    """Geometric Brownian motion of constant data: z_t is log-normal, its score is known, and cannot be beaten.
+
+    Against the loss written out: G = √β σ z, and the density of z_t given x₀ differentiated.
+    """
+    process = GeometricBrownianMotion()
+    x0, t = batch()
+    x0 = x0.exp()
+    loss, network = ConditionalScoreMatching(process), Recorder()
+    value = loss(network, x0, t, torch.Generator().manual_seed(5))
+    z = network.z.clone().requires_grad_()
+    b = t[:, None, None, None]
+    law = torch.distributions.LogNormal(x0[:, None].log() - 0.5 * (1 + 0.36) * b, 0.6 * b.sqrt())
+    (score,) = torch.autograd.grad(law.log_prob(z).sum(), z)
+    expected = (0.6 * z * (torch.tanh(z) - score)).square().mean((1, 2, 3))
+    torch.testing.assert_close(value, expected.detach(), rtol=1e-8, atol=0)
+
+
+def test_conditional_score_matching_refuses_another_shape():
+    x0, t = batch()
+    with pytest.raises(ValueError, match=r"the shape of its state, \(6, 2, 3, 4\): got \(6, 1, 3, 4\)"):
+        ConditionalScoreMatching(CLD())(Recorder(rows=1), x0, t)
+
+
+# -- what they are made of ---------------------------------------------------------------------------------------------
+
+
+def test_losses_are_their_arguments():
+    assert repr(HSM()) == "HSM()" and repr(Denoising()) == "Denoising()"
+    assert repr(DSM(MinSNR(2.0))) == "DSM(weighting=MinSNR(gamma=2))"
+    assert HSM(MinSNR(2.0)) == HSM(MinSNR(2)) != HSM(MinSNR(3.0)) and HSM() != DSM()
+    assert Denoising(0.7).spec.config()["init_args"] == {"sigma_data": 0.7, "P_mean": -1.2, "P_std": 1.2}
 
 
 # -- the classifier's --------------------------------------------------------------------------------------------------

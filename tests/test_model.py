@@ -9,6 +9,7 @@ from psld import exact
 from psld.kernels import mix
 from psld.model import Clamped, Prediction, ScoreModel
 from psld.processes import CLD, PSLD, VESDE, VPSDE, HigherOrderLangevin, SubVPSDE
+from psld.schedules import Cosine
 
 PROCESSES = [VPSDE(), CLD(), PSLD(0.01), PSLD(0.25), HigherOrderLangevin(3), VESDE(), SubVPSDE()]
 DATA = exact.GaussianMixture(
@@ -95,6 +96,32 @@ def test_score_and_x0_networks_agree_with_the_denoiser(process):
         assert worst(prediction.x0, truth.x0) < 1e-7
 
 
+@pytest.mark.parametrize("process", [VPSDE(), VPSDE(beta=Cosine())], ids=repr)
+def test_v_of_vp_is_that_of_salimans_and_ho(process):
+    """z_t = α x₀ + σ ε, v = α ε − σ x₀, x̂₀ = α z − σ v̂, ε̂ = σ z + α v̂ (Salimans & Ho, ICLR 2022, appendix D)."""
+    z = states(process)
+    v = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    kernel = process.marginal(TIMES)
+    alpha, sigma = kernel.mean_map[:, 0], kernel.covariance[:, 0].sqrt()
+    torch.testing.assert_close(alpha**2 + sigma**2, torch.ones_like(alpha))
+    prediction = ScoreModel(lambda z, t: v[:, None], process, "v")(z, TIMES)
+    torch.testing.assert_close(prediction.x0, alpha * z[:, 0] - sigma * v, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(prediction.eps[:, 0], sigma * z[:, 0] + alpha * v, rtol=1e-9, atol=1e-12)
+
+
+@every_process
+def test_v_goes_there_and_back(process):
+    """v = α ξ − s x₀ of the exact x̂₀, ξ = (y − x̂₀)/σ: every form of the prediction is the exact one again."""
+    z, truth = states(process), DATA.model(process)(states(process), TIMES)
+    y, sigma = process.statistic(z, TIMES)
+    scale = (1 + sigma**2).sqrt()
+    v = ((y - truth.x0) / sigma[:, None] - sigma[:, None] * truth.x0) / scale[:, None]
+    prediction = ScoreModel(lambda z, t: v[:, None], process, "v")(z, TIMES)
+    assert worst(prediction.x0, truth.x0) < 1e-10
+    assert worst(prediction.eps, truth.eps) < 1e-9
+    assert worst(prediction.score, truth.score) < 1e-9
+
+
 def test_one_row_is_enough_for_cld_and_two_for_psld():
     assert [p.noisy_rows for p in PROCESSES] == [1, 1, 2, 2, 1, 1, 1]
 
@@ -108,7 +135,7 @@ def test_psld_needs_every_row(rows):
 
 
 @pytest.mark.parametrize(
-    "predicts, shape", [("score", (5, 1, 2)), ("x0", (5, 2, 2)), ("x0", (5, 2)), ("eps", (5, 2, 3))]
+    "predicts, shape", [("score", (5, 1, 2)), ("x0", (5, 2, 2)), ("x0", (5, 2)), ("v", (5, 2, 2)), ("eps", (5, 2, 3))]
 )
 def test_network_output_of_the_wrong_shape_is_refused(predicts, shape):
     model = ScoreModel(lambda z, t: torch.zeros(shape), CLD(), predicts)

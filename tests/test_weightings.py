@@ -26,7 +26,7 @@ def batch(n=6):
 
 
 def networks(process, t) -> dict[Predicts, Callable]:
-    """One and the same guess at x₀, told as x₀, as a denoiser's image, as ε (all rows) and as the score."""
+    """One and the same guess at x₀, told as v, as x₀, as a denoiser's image, as ε (all rows) and as the score."""
     kernel = process.marginal(t)
 
     def image(z, _):
@@ -35,7 +35,13 @@ def networks(process, t) -> dict[Predicts, Callable]:
     def eps(z, _):
         return mix(kernel.whitener, z - outer(kernel.mean_map[..., 0], image(z, _)))
 
+    def velocity(z, _):
+        y, sigma = process.statistic(z, t)
+        square = (1 + sigma**2)[:, None, None]
+        return ((y / square - image(z, _)) * square.sqrt() / sigma[:, None, None])[:, None]
+
     return {
+        "v": velocity,
         "x0": lambda z, _: image(z, _)[:, None],
         "denoiser": lambda y, _: torch.tanh(y),
         "eps": eps,

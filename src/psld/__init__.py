@@ -1,49 +1,46 @@
 """psld: diffusion models whose forward process comes from the complete recipe.
 
-The names below are loaded on first use, so that `import psld` and `psld --help` stay quick.
+The names of `__all__` are loaded on first use, so that `import psld` and `psld --help` stay quick. The samplers among
+them are those of `psld.samplers.catalogue`.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from psld.kernels import Kernel
-    from psld.model import Clamped, Model, ModelWrapper, Prediction, ScoreModel
-    from psld.processes import CLD, EDM, PSLD, VESDE, VPSDE, HigherOrderLangevin, Process, SubVPSDE
-    from psld.recipe import LinearRecipe, Recipe, RecipeError, RecipeReport
-    from psld.runs import load
-    from psld.samplers import (
-        GDDIM,
-        OBA,
-        RK45,
-        ROBA,
-        RVV,
-        SSCS,
-        Ancestral,
-        Conjugate,
-        ConjugateOBA,
-        ConjugateVerlet,
-        DPMSolverPP,
-        EulerMaruyama,
-        Exponential,
-        Heun,
-        Langevin,
-        PredictorCorrector,
-        Projected,
-        Sampler,
-        SymplecticEuler,
-        VelocityVerlet,
-    )
-    from psld.samplers.grids import Grid
-    from psld.specs import Specified
-    from psld.training import TrainingSettings, train
+    from psld.kernels import Kernel as Kernel
+    from psld.model import Clamped as Clamped
+    from psld.model import Model as Model
+    from psld.model import ModelWrapper as ModelWrapper
+    from psld.model import Prediction as Prediction
+    from psld.model import ScoreModel as ScoreModel
+    from psld.processes import CLD as CLD
+    from psld.processes import EDM as EDM
+    from psld.processes import PSLD as PSLD
+    from psld.processes import VESDE as VESDE
+    from psld.processes import VPSDE as VPSDE
+    from psld.processes import HigherOrderLangevin as HigherOrderLangevin
+    from psld.processes import Process as Process
+    from psld.processes import SubVPSDE as SubVPSDE
+    from psld.recipe import LinearRecipe as LinearRecipe
+    from psld.recipe import Recipe as Recipe
+    from psld.recipe import RecipeError as RecipeError
+    from psld.recipe import RecipeReport as RecipeReport
+    from psld.runs import load as load
+    from psld.samplers.catalogue import *  # noqa: F403
+    from psld.samplers.grids import Grid as Grid
+    from psld.samplers.sampler import Sampler as Sampler
+    from psld.specs import Specified as Specified
+    from psld.training import TrainingSettings as TrainingSettings
+    from psld.training import train as train
 
 _HOME = {
     "psld.samplers.grids": ("Grid",),
+    "psld.samplers.sampler": ("Sampler",),
     "psld.kernels": ("Kernel",),
     "psld.model": ("Clamped", "Model", "ModelWrapper", "Prediction", "ScoreModel"),
     "psld.processes": ("CLD", "EDM", "PSLD", "VESDE", "VPSDE", "HigherOrderLangevin", "Process", "SubVPSDE"),
@@ -51,83 +48,23 @@ _HOME = {
     "psld.runs": ("load",),
     "psld.specs": ("Specified",),
     "psld.training": ("TrainingSettings", "train"),
-    "psld.samplers": (
-        "GDDIM",
-        "OBA",
-        "RK45",
-        "ROBA",
-        "RVV",
-        "SSCS",
-        "Ancestral",
-        "Conjugate",
-        "ConjugateOBA",
-        "ConjugateVerlet",
-        "DPMSolverPP",
-        "EulerMaruyama",
-        "Exponential",
-        "Heun",
-        "Langevin",
-        "PredictorCorrector",
-        "Projected",
-        "Sampler",
-        "SymplecticEuler",
-        "VelocityVerlet",
-    ),
 }
 
-__all__ = [
-    "CLD",
-    "EDM",
-    "GDDIM",
-    "OBA",
-    "PSLD",
-    "RK45",
-    "ROBA",
-    "RVV",
-    "SSCS",
-    "VESDE",
-    "VPSDE",
-    "Ancestral",
-    "Clamped",
-    "Conjugate",
-    "ConjugateOBA",
-    "ConjugateVerlet",
-    "DPMSolverPP",
-    "EulerMaruyama",
-    "Exponential",
-    "Grid",
-    "Heun",
-    "HigherOrderLangevin",
-    "Kernel",
-    "Langevin",
-    "LinearRecipe",
-    "Model",
-    "ModelWrapper",
-    "Prediction",
-    "PredictorCorrector",
-    "Process",
-    "Projected",
-    "Recipe",
-    "RecipeError",
-    "RecipeReport",
-    "Sampler",
-    "ScoreModel",
-    "Specified",
-    "TrainingSettings",
-    "SubVPSDE",
-    "SymplecticEuler",
-    "VelocityVerlet",
-    "load",
-    "train",
-]
+
+def _samplers() -> list[str]:
+    return importlib.import_module("psld.samplers.catalogue").__all__
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
+    if name == "__all__":  # of `from psld import *`, which needs the catalogue anyway
+        return sorted([*(own for names in _HOME.values() for own in names), *_samplers()])
     for module, names in _HOME.items():
         if name in names:
             return getattr(importlib.import_module(module), name)
+    if not name.startswith("_") and name in _samplers():
+        return getattr(importlib.import_module("psld.samplers.catalogue"), name)
     raise AttributeError(f"module 'psld' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted([*__getattr__("__all__"), "__version__"])

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from psld.model import Model
 from psld.noise import SeededNoise
-from psld.samplers.base import Sampler, Samples
 from psld.samplers.dormand_prince import DormandPrince
 from psld.samplers.grids import Grid
 from psld.samplers.runge_kutta import flow
+from psld.samplers.sampler import Sampler, Samples
 
 __all__ = ["decode", "edit", "encode", "from_time", "slerp"]
 

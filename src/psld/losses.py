@@ -3,10 +3,11 @@
 The network sees z_t = Φ(t) z₀ + L(t) ε and is asked for ε (or what the model predicts). HSM conditions on x₀ and
 integrates the auxiliary variables out (Dockhorn et al., 2022, §3.2), DSM conditions on all of z₀ (Vincent, 2011).
 `Denoising` asks for x₀ at noise levels of its own choice, weighted as in EDM (Karras et al., 2022).
+`ConditionalScoreMatching` needs no Gaussian kernel: it learns the score of any forward process.
 
 A weighting is a metric M(t) for the error e = ε̂ − ε: the loss is eᵀ M e, averaged over data dimensions. A model of x₀
-has e = −w (x̂₀ − x₀) with w = L⁻¹Φ₀, so its loss is wᵀMw (x̂₀ − x₀)², the same number. Derivation:
-docs/derivations/weighting.md.
+has e = −w (x̂₀ − x₀) with w = L⁻¹Φ₀, so its loss is wᵀMw (x̂₀ − x₀)², the same number; one of v has
+x̂₀ − x₀ = −s (v̂ − v). Derivation: docs/derivations/weighting.md.
 
 `CrossEntropy` trains what guides a score model: a classifier of z_t (Dhariwal & Nichol, 2021).
 """
@@ -15,7 +16,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -23,13 +25,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from psld.kernels import Kernel, mix, per_sample, product
-from psld.model import ScoreModel, in_own_precision
+from psld.model import ScoreModel, in_own_precision, vp_coefficients
 from psld.noise import Generators, standard_normal
-from psld.processes import LinearProcess, Matching
+from psld.processes import ForwardProcess, LinearProcess, Matching, statistic_weights
+from psld.specs import SpecifiedValue
 
 __all__ = [
     "DSM",
     "HSM",
+    "ConditionalScoreMatching",
     "CrossEntropy",
     "Denoising",
     "Likelihood",
@@ -44,7 +48,7 @@ __all__ = [
 # -- weightings --------------------------------------------------------------------------------------------------------
 
 
-class Weighting(ABC):
+class Weighting(SpecifiedValue, ABC):
     """How much an error counts, at each time."""
 
     @abstractmethod
@@ -106,14 +110,14 @@ class Likelihood(Weighting):
 # -- losses ------------------------------------------------------------------------------------------------------------
 
 
-class Objective(ABC):
+class Objective(SpecifiedValue, ABC):
     """What training minimises: one number a sample.
 
     Attributes:
         asks_for_labels: whether it cannot do without label=, whatever the network is told.
     """
 
-    asks_for_labels: bool = False
+    asks_for_labels: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(
@@ -131,7 +135,7 @@ class Objective(ABC):
 
 
 class ScoreMatching(Objective):
-    """Squared error of the prediction: of ε (models of ε or of the score), or of x₀.
+    """Squared error of the prediction: of ε (models of ε or of the score), of x₀, or of v.
 
     Args:
         weighting: None for the mean squared error of what the model predicts, the same at every time (for models of ε
@@ -172,8 +176,14 @@ class ScoreMatching(Objective):
         process = model.process
         kernel = process.marginal(t, self.matching, model.jitter)
         noise = standard_normal((len(x0), process.k, *x0.shape[1:]), generator, x0.dtype).to(x0.device)
-        z_t = kernel.sample(self.start(model, x0, generator), noise)
-        output = model.output(z_t, t, **condition)
+        start = self.start(model, x0, generator)
+        output = model.output(kernel.sample(start, noise), t, **condition)
+        if model.predicts == "v":
+            velocity, s = _velocity(process, t, x0, kernel.sample(start - process.lift(x0), noise))
+            squared = (output[:, 0] - velocity).square().flatten(1).mean(1)
+            if self.weighting is None:
+                return squared
+            return squared * (s.square() * self._image_weight(model, t)).to(squared)
         if model.predicts in ("x0", "denoiser"):
             squared = (output.reshape(x0.shape) - x0).square().flatten(1).mean(1)
             return squared if self.weighting is None else squared * self._image_weight(model, t).to(squared)
@@ -197,6 +207,16 @@ class ScoreMatching(Objective):
         signal = kernel.whitened_signal
         metric = self.weighting.metric(process, kernel, t, process.k)
         return (signal[:, None] @ metric @ signal[..., None])[:, 0, 0]
+
+
+def _velocity(
+    process: LinearProcess, t: Float[Tensor, " B"], x0: Float[Tensor, "B *data"], noise: Float[Tensor, "B k *data"]
+) -> tuple[Float[Tensor, "B *data"], Float[Tensor, " B"]]:
+    """v = α ξ − s x₀ of the statistic of z_t, from the noise in it, z_t − Φ₀ x₀; and s."""
+    weights, sigma = statistic_weights(process.marginal(t))
+    alpha, s = vp_coefficients(sigma)
+    seen = mix(((alpha / sigma)[:, None] * weights).unsqueeze(-2), noise)[:, 0]
+    return seen - per_sample(s, x0) * x0, s
 
 
 class HSM(ScoreMatching):
@@ -231,15 +251,16 @@ class Denoising(Objective):
         log σ ~ N(P_mean, P_std²),      λ(σ) |x̂₀ − x₀|²,      λ = (σ² + s²) / (σs)²
 
     λ is 1/c_out² of `psld.networks.Preconditioned`, so that its network meets the same unit loss at every σ. A model of
-    predicts="denoiser" is shown y = x₀ + σξ, and the process is not used. One of predicts="x0" is shown z_t at the time
-    where the process has this σ: the same noise levels and weights, so the two differ in what the network sees alone.
+    predicts="denoiser" is shown y = x₀ + σξ, and the process is not used. One of predicts="x0" or "v" is shown z_t at
+    the time where the process has this σ: the same noise levels and weights, so they differ in what the network sees
+    and says alone. With s = 1 the weighted error is that of v, unweighted.
 
     Args:
         sigma_data: s, as the preconditioned network has it.
         P_mean, P_std: of log σ. EDM's −1.2 and 1.2 belong to s = 0.5; for another s add log(s / 0.5) to P_mean.
 
     Raises:
-        ValueError: sigma_data or P_std is not positive; at a call, a model that predicts neither x₀ nor D(y; σ).
+        ValueError: sigma_data or P_std is not positive; at a call, a model that predicts ε or the score.
     """
 
     def __init__(self, sigma_data: float = 0.5, P_mean: float = -1.2, P_std: float = 1.2):
@@ -258,8 +279,10 @@ class Denoising(Objective):
         **condition: Any,
     ) -> Float[Tensor, " B"]:
         """The loss of each sample, averaged over data dimensions. t is not used: the noise levels are drawn here."""
-        if model.predicts not in ("denoiser", "x0"):
-            raise ValueError(f"Denoising trains predicts='denoiser' or 'x0', not {model.predicts!r}: use HSM or DSM.")
+        if model.predicts not in ("denoiser", "x0", "v"):
+            raise ValueError(
+                f"Denoising trains predicts='denoiser', 'x0' or 'v', not {model.predicts!r}: use HSM or DSM."
+            )
         normal = standard_normal((len(x0),), generator, torch.float64)
         sigma = (self.P_mean + self.P_std * normal).exp()
         variables = 1 if model.predicts == "denoiser" else model.process.k
@@ -270,7 +293,7 @@ class Denoising(Objective):
             if self._clock is None or self._clock.process is not model.process:
                 self._clock = _Clock(model.process)
             t, sigma = self._clock.near(sigma)
-            output = model.output(model.process.perturb(x0, t, noise), t, **condition)[:, 0]
+            output = model(model.process.perturb(x0, t, noise), t, **condition).x0
         weight = (sigma.square() + self.sigma_data**2) / (sigma * self.sigma_data).square()
         return weight.to(x0.device, x0.dtype) * (output - x0).square().flatten(1).mean(1)
 
@@ -291,6 +314,50 @@ class _Clock:
         share = (wanted - known[right - 1]) / (known[right] - known[right - 1])
         t = torch.lerp(log_times[right - 1], log_times[right], share).exp().clamp(max=self.process.T)
         return t, self.process.noise_scale(t)
+
+
+class ConditionalScoreMatching(SpecifiedValue):
+    """Squared error of the score of any forward process, in the metric of its noise: |Gᵀ(s(z_t) − ∇log p(z_t | x₀))|².
+
+    Its minimiser is ∇log p_t(z) (Vincent, 2011), and half its integral over t bounds −log p (Song et al., 2021). Where
+    no noise enters the score is not needed, and not learned. For a linear process this is
+    HSM(Likelihood()) of a model with predicts="score".
+
+    Args:
+        process: linear or not.
+    """
+
+    def __init__(self, process: ForwardProcess):
+        self.process = process
+
+    def __call__(
+        self,
+        network: Callable[..., Tensor],
+        x0: Float[Tensor, "B *data"],
+        t: Float[Tensor, " B"],
+        generator: Generators = None,
+        **condition: Any,
+    ) -> Float[Tensor, " B"]:
+        """The loss of each sample at its time t, averaged over data dimensions.
+
+        Args:
+            network: network(z, t) → score, (B, k, *data) both; a module runs in the precision of its weights.
+            x0: data.
+            t: a time in (0, T] for each.
+            generator: where the noise comes from: one for all, or one a sample.
+            condition: what the network is told besides.
+
+        Raises:
+            ValueError: the network returns another shape than the state's.
+        """
+        noise = standard_normal((len(x0), self.process.k, *x0.shape[1:]), generator, x0.dtype).to(x0.device)
+        z_t = self.process.perturb(x0, t, noise)
+        score = in_own_precision(network, z_t, self.process.times(t), **condition)
+        if score.shape != z_t.shape:
+            raise ValueError(f"a score has the shape of its state, {tuple(z_t.shape)}: got {tuple(score.shape)}.")
+        error = score.to(z_t.dtype) - self.process.conditional_score(z_t, x0, t)
+        along_noise = (self.process.diffusion_factor(z_t, t) * error.unsqueeze(2)).sum(1)
+        return along_noise.square().sum(1).flatten(1).mean(1)
 
 
 class CrossEntropy(Objective):

@@ -52,7 +52,8 @@ class SeededNoise:
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ):
-        self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        self.seeds = tuple(int(seed) for seed in seeds)
+        self.generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
         if not self.generators:
             raise ValueError("at least one seed is needed, one a sample.")
         self.shape, self.dtype, self.device = tuple(shape), dtype, device

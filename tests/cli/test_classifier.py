@@ -56,7 +56,7 @@ def sampled(runs, name, *options, of="scores"):
 
 def by_hand(model):
     grid = Exponential().grid("log-snr", model.process, 4)
-    x = Exponential().sample(Clamped(model), (1, 8, 8), grid, range(3)).x.float().clamp(-1, 1)
+    x = Exponential().sample(Clamped(model), grid=grid, seeds=range(3), shape=(1, 8, 8)).x.float().clamp(-1, 1)
     return ((x + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 

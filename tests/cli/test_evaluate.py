@@ -133,7 +133,7 @@ def test_a_class_is_judged_by_data_of_that_class(tmp_path, capsys):
         model.predicts,
     )
     grid = Exponential().grid("log-snr", model.process, 5)
-    drawn = Exponential().sample(Clamped(told), (1, 8, 8), grid, range(40)).x
+    drawn = Exponential().sample(Clamped(told), grid=grid, seeds=range(40), shape=(1, 8, 8)).x
     train, held = Digits("train"), Digits("heldout")
     threes = train.images[train.labels == 3]
     assert main([*CLASS, "--steps", "5", "--floor", "digits", "--floor_split", "heldout", "--out", str(tmp_path)]) == 0

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_an_adaptive_sampler_takes_images_one_by_one(pictures, tmp_path):
     for i in range(2):
         x = images[i : i + 1].double()
         asked = Clamped(PiGDM(model, Mask(KNOWN), x[:, KNOWN], 0.5, data_std=0.7))
-        alone = sampler.sample(asked, (1, 8, 8), grid, [42 + i])
+        alone = sampler.sample(asked, grid=grid, seeds=[42 + i], shape=(1, 8, 8))
         calls.append(int(alone.nfe))
         assert np.abs(found[i] - to_bytes(alone.x.float())[0, ..., 0].astype(int))[~INSIDE].max() <= 1
     assert calls[1] < calls[0]
@@ -199,7 +200,7 @@ def test_draws_that_are_not_finite_are_named(pictures, tmp_path, capsys, monkeyp
         samples = draw(*arguments, **options)
         x = samples.x.clone()
         x[3] = torch.nan
-        return samples._replace(x=x)
+        return replace(samples, x=x)
 
     monkeypatch.setattr(Sampler, "sample", broken)
     assert main(command(folder, tmp_path / "out")) == 1

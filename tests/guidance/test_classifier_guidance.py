@@ -114,7 +114,7 @@ def test_guided_samples_are_draws_of_the_conditional_law(process, sampler):
     )
     guided = ClassifierGuidance(DATA.model(process), classifier(process), 1, process=process)
     grid = log_snr(process, 80 if sampler.stochastic else 30, end=1e-3, final="none")
-    x = sampler.sample(guided, (2,), grid, range(count)).x
+    x = sampler.sample(guided, grid=grid, seeds=range(count), shape=(2,)).x
     floor = energy_distance(again, target)
     assert energy_distance(x, target) < 2.0 * floor
     assert energy_distance(everything, target) > 50.0 * floor

@@ -17,7 +17,7 @@ OPERATORS = [
     Blur(KERNEL),
 ]
 
-every_operator = pytest.mark.parametrize("operator", OPERATORS, ids=repr)
+every_operator = pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: type(operator).__name__)
 
 
 def draws(n, shape, seed):
@@ -66,6 +66,21 @@ def test_what_they_measure():
     grey = torch.full((1, 3, 2, 2), 0.3, dtype=torch.float64)
     torch.testing.assert_close(Grayscale().forward(grey), grey[:, :1], rtol=0, atol=1e-15)
     assert float(Blur.gaussian(1.3).kernel.sum()) == pytest.approx(1.0, abs=1e-14)
+
+
+def test_operators_are_their_arguments():
+    """Equal where they measure the same, large masks by their content, and shown as they are written."""
+    assert repr(SuperResolution()) == "SuperResolution(factor=2)" and repr(Mask(KNOWN[:1, :1, :2])) == (
+        f"Mask({KNOWN[:1, :1, :2].tolist()})"
+    )
+    large = torch.zeros(3, 28, 28, dtype=torch.bool)
+    large[:, 5] = True
+    other = large.clone()
+    other[0, 0, 0] = True
+    assert repr(Mask(large)) == "Mask(<tensor (3, 28, 28)>)"
+    assert Mask(large) == Mask(large.clone()) != Mask(other)
+    assert Blur.uniform(3) == Blur(torch.full((3, 3), 1 / 9, dtype=torch.float64)) != Blur.gaussian(0.7, size=3)
+    assert Grayscale() == Grayscale([0.299, 0.587, 0.114]) != Grayscale((1.0, 1.0, 1.0))
 
 
 @pytest.mark.parametrize(

@@ -40,10 +40,10 @@ def test_known_pixels_come_back_exactly(sampler, resamplings):
     process = PSLD()
     wrapped, grid = Replacement(sampler, IMAGE, KNOWN, resamplings), log_snr(process, 6, end=0.05)
     model = row_by_row.model(DATA, process)
-    together = wrapped.sample(model, (3,), grid, seeds=range(4))
+    together = wrapped.sample(model, grid=grid, seeds=range(4), shape=(3,))
     assert torch.equal(together.x[:, KNOWN], IMAGE[:, KNOWN].expand(4, 2))
-    assert together.nfe.tolist() == [5 * sampler.evaluations * resamplings + 1] * 4
-    assert torch.equal(together.x[2], wrapped.sample(model, (3,), grid, seeds=[2]).x[0])
+    assert together.nfe.tolist() == [5 * sampler.nfe_per_step * resamplings + 1] * 4
+    assert torch.equal(together.x[2], wrapped.sample(model, grid=grid, seeds=[2], shape=(3,)).x[0])
     assert len(torch.unique(together.x[:, 1])) == 4
 
 
@@ -57,7 +57,7 @@ def test_known_pixels_follow_the_exact_path(process, resamplings):
     images, seen = torch.full((1, n // 2, 3), 0.7, dtype=torch.float64), []
     model = exact.Gaussian(0.0, 1.0, (n // 2, 3)).model(process)
     Replacement(Ancestral(), images, known, resamplings).sample(
-        model, (n // 2, 3), grid, [0], watch=lambda t, z: seen.append((float(t), z[0, :, known]))
+        model, 1, grid, shape=(n // 2, 3), watch=lambda t, z: seen.append((float(t), z[0, :, known]))
     )
     for (t, later), (s, earlier) in zip(seen[:-1], seen[1:], strict=True):
         for time, state in ((t, later), (s, earlier)):
@@ -90,7 +90,7 @@ def test_resampling_brings_it_nearer_to_the_conditional_law():
     distances = []
     for resamplings in (1, 8):
         wrapped = Replacement(Ancestral(), IMAGE, KNOWN, resamplings)
-        x = wrapped.sample(DATA.model(process), (3,), grid, range(n)).x[:, ~KNOWN]
+        x = wrapped.sample(DATA.model(process), grid=grid, seeds=range(n), shape=(3,)).x[:, ~KNOWN]
         distances.append(energy_distance(x, target, unbiased=True))
     assert distances[1] < 0.25 * distances[0]
 
@@ -98,7 +98,7 @@ def test_resampling_brings_it_nearer_to_the_conditional_law():
 def test_in_sigma_space():
     process = CLD()
     wrapped = Projected(Replacement(Ancestral(), IMAGE, KNOWN, 4))
-    samples = wrapped.sample(DATA.model(process), (3,), log_snr(process, 30, end=1e-3, final="none"), range(50))
+    samples = wrapped.sample(DATA.model(process), 50, log_snr(process, 30, end=1e-3, final="none"), shape=(3,))
     assert (samples.x[:, KNOWN] - IMAGE[:, KNOWN]).abs().max() < 0.05
     assert float(samples.x[:, 1].mean()) == pytest.approx(float(conditional(4000).mean()), abs=0.3)
 
@@ -108,12 +108,12 @@ def test_refusals():
         (lambda: Replacement(Ancestral(), IMAGE, torch.tensor([True, False])), "the mask has size 2 and the images 3"),
         (lambda: Replacement(Ancestral(), IMAGE, ~torch.zeros(3, dtype=torch.bool)), "knows every pixel"),
         (lambda: Replacement(Ancestral(), IMAGE, torch.zeros(3, dtype=torch.bool)), "knows no pixel"),
-        (lambda: Replacement(RK45(), IMAGE, KNOWN), "chooses its own steps"),
-        (lambda: Replacement(Projected(Heun()), IMAGE, KNOWN), "Projected\\(Replacement"),
+        (lambda: Replacement(RK45(), IMAGE, KNOWN), "chooses its own steps"),  # pyright: ignore[reportArgumentType]
+        (lambda: Replacement(Projected(Heun()), IMAGE, KNOWN), "Projected\\(Replacement"),  # pyright: ignore[reportArgumentType]
         (lambda: Replacement(Ancestral(), IMAGE, KNOWN, 0), "at least once"),
         (
             lambda: Replacement(Ancestral(), IMAGE.expand(2, 3), KNOWN).sample(
-                DATA.model(CLD()), (3,), log_snr(CLD(), 5), range(3)
+                DATA.model(CLD()), 3, steps=5, shape=(3,)
             ),
             "2 images for 3 samples",
         ),

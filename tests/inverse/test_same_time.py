@@ -45,10 +45,10 @@ def test_network_and_classifier_see_the_same_state_and_time(name, process):
     guided = ClassifierGuidance(ScoreModel(network, process, "score"), classifier, 1)
     if process.k == 1 and name in NEED_A_MOMENTUM:
         with pytest.raises(ValueError, match=r"needs position and momentum, and VPSDE\(\) has one variable"):
-            built(name).sample(guided, (2,), GRID, range(3))
+            built(name).sample(guided, grid=GRID, seeds=range(3), shape=(2,))
         assert not classifier_saw
         return
-    built(name).sample(guided, (2,), GRID, range(3))
+    built(name).sample(guided, grid=GRID, seeds=range(3), shape=(2,))
     assert len(network_saw) == len(classifier_saw) > 0
     for (z, t), (seen_z, seen_t) in zip(network_saw, classifier_saw, strict=True):
         assert torch.equal(z, seen_z) and torch.equal(t, seen_t)

@@ -9,8 +9,9 @@ import laws
 from psld import exact
 from psld.kernels import mix
 from psld.likelihood import ExactTrace, Hutchinson, ProbabilityFlow, bits_per_dimension, bound
+from psld.likelihood.bounds import data_start, perturbed_start
 from psld.likelihood.dequantisation import Uniform
-from psld.likelihood.flow import _flow, data_start, perturbed_start
+from psld.likelihood.flow import _flow
 from psld.model import ScoreModel
 from psld.noise import SeededNoise
 from psld.processes import CLD, EDM, PSLD, VESDE, VPSDE, HigherOrderLangevin
@@ -83,7 +84,7 @@ def test_density_of_a_sample_is_known_when_it_is_drawn():
     """From the prior down with RK45: the sample is the flow's, and its density agrees with the way up."""
     process = CLD()
     model, grid = MIXTURE.model(process), Grid(torch.tensor([1.0, 0.3], dtype=torch.float64), "none")
-    drawn = RK45(1e-6, 1e-6).sample(model, (2,), grid, range(2))
+    drawn = RK45(1e-6, 1e-6).sample(model, grid=grid, seeds=range(2), shape=(2,))
     start = process.prior_sample(SeededNoise(range(2), (2, 2))())
     path = ProbabilityFlow(model, rtol=1e-6, atol=1e-6)
     down, up = path.carry(start, 1.0, 0.3), path.log_prob(drawn.z, 0.3)

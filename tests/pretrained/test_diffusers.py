@@ -12,7 +12,6 @@ from psld.model import ScoreModel
 from psld.pretrained.diffusers import DiscreteDenoiser, denoiser_of, load_denoiser, load_score_model
 from psld.processes import CLD, PSLD, VESDE, VPSDE, HigherOrderLangevin
 from psld.samplers import Ancestral, Exponential, grids
-from psld.samplers.base import finish
 from psld.samplers.grids import Grid
 
 diffusers = pytest.importorskip("diffusers")
@@ -160,9 +159,9 @@ def test_ddim_steps_of_diffusers_are_ours(tmp_path, predicts, schedule):
     )
     for own, other in zip(ours[1:], theirs[:-1], strict=True):
         assert (own - other).abs().max() < 1e-6 * other.abs().max()
-    image = finish(model, z, grid, nfe)
-    assert (image.x - theirs[-1]).abs().max() < 1e-6 * theirs[-1].abs().max()
-    assert image.nfe.tolist() == [10, 10]
+    image, _, last = sampler.finish(model, z, grid)
+    assert (image - theirs[-1]).abs().max() < 1e-6 * theirs[-1].abs().max()
+    assert (nfe + last).tolist() == [10, 10]
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=repr)
@@ -170,7 +169,7 @@ def test_a_folder_drives_every_process(tmp_path, process):
     saved(tmp_path)
     model = load_score_model(tmp_path, process)
     grid = grids.edm_rho(process, 5, sigma_max=100.0)
-    images = Ancestral().sample(model, (1, 8, 8), grid, range(2)).x
+    images = Ancestral().sample(model, grid=grid, seeds=range(2), shape=(1, 8, 8)).x
     assert images.shape == (2, 1, 8, 8) and bool(images.isfinite().all())
 
 

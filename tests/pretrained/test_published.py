@@ -67,7 +67,7 @@ def test_samples_are_as_good_as_the_card_says(name):
     shape = network.known_shape()
     model, sampler = Clamped(network), Exponential(order=2)
     grid = sampler.grid("optimised", model.process, 10)
-    images = torch.cat([batch.x for batch in sampler.batches(model, shape, grid, range(1000), 500)])
+    images = torch.cat([batch.x for batch in sampler.batches(model, 1000, grid, shape=shape, batch_size=500)])
     classifier, _ = bundled_classifier("digits")
     drawn, data = (featurise(classifier, x) for x in (images.float().clamp(-1, 1), Digits("train").images))
     distance = frechet_distance(drawn, data)

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-import psld.samplers
 from psld import exact
 from psld.processes import PSLD
 from psld.samplers import (
@@ -124,27 +123,6 @@ def test_tolerances_are_positive(rtol, atol, steps):
     refused(lambda: RK45(rtol, atol, steps), "rtol, atol and max_steps must be positive: got ")
 
 
-@pytest.mark.parametrize("sampler", [RK45(), Projected(Heun())], ids=repr)
-def test_those_without_steps_of_their_own_say_so(sampler):
-    with pytest.raises(TypeError, match="call sample or integrate"):
-        sampler.step(torch.zeros(1, 2, 1), (), DATA.model(PSLD()), torch.tensor(0.5), lambda: torch.zeros(1, 2, 1))
-
-
-@every_sampler
-def test_what_is_printed_makes_it_again(sampler, calls):
-    """Heun's churn range is left out, as it stands."""
-    again = eval(repr(sampler), {name: getattr(psld.samplers, name) for name in psld.samplers.__all__})
-    assert type(again) is type(sampler) and repr(again) == repr(sampler)
-    known = {key: value for key, value in vars(sampler).items() if not isinstance(value, Sampler)}
-    for key in known.keys() - {"churn_range"}:
-        assert vars(again)[key] == known[key]
-
-
-def test_names_are_unique():
-    names = [repr(sampler) for sampler, _ in SAMPLERS]
-    assert len(set(names)) == len(names) - 1  # the churn range
-
-
 @every_sampler
 @pytest.mark.parametrize("process", [PSLD(0.25)], ids=repr)
 def test_seeds_and_calls(sampler, calls, process):
@@ -157,11 +135,11 @@ def test_seeds_and_calls(sampler, calls, process):
 
     model = DATA.model(process)
     model.network = network
-    together = sampler.sample(model, (3,), GRID, seeds=range(3))
+    together = sampler.sample(model, grid=GRID, seeds=range(3), shape=(3,))
     count = calls * GRID.steps + 1
-    assert sampler.evaluations == calls
+    assert sampler.nfe_per_step == calls
     assert together.nfe.tolist() == [count] * 3 and len(made) == count
-    alone = sampler.sample(model, (3,), GRID, seeds=[2])
+    alone = sampler.sample(model, grid=GRID, seeds=[2], shape=(3,))
     assert torch.equal(together.z[2], alone.z[0]) and torch.equal(together.x[2], alone.x[0])
     assert together.z.isfinite().all() and not torch.equal(together.z[0], together.z[1])
 
@@ -189,22 +167,15 @@ def test_noise_is_drawn_where_it_is_declared(sampler, calls):
     "sampler, calls", SAMPLERS, ids=lambda value: repr(value) if isinstance(value, Sampler) else ""
 )
 def test_a_grid_may_have_one_step(sampler, calls):
-    result = sampler.sample(DATA.model(PSLD()), (3,), Grid(GRID.times[[0, -1]]), seeds=range(2))
+    result = sampler.sample(DATA.model(PSLD()), grid=Grid(GRID.times[[0, -1]]), seeds=range(2), shape=(3,))
     assert result.nfe.tolist() == [calls + 1] * 2 and result.x.isfinite().all()
 
 
 def test_the_first_step_is_of_order_one():
     one_step = Grid(GRID.times[[0, -1]])
     first, *others = (
-        sampler.sample(DATA.model(PSLD()), (3,), one_step, seeds=range(2)).z
+        sampler.sample(DATA.model(PSLD()), grid=one_step, seeds=range(2), shape=(3,)).z
         for sampler in (Exponential(1), Exponential(2), Exponential(3), GDDIM(2), GDDIM(3), PredictorCorrector(2))
     )
     for other in others:
         torch.testing.assert_close(other, first, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("predictor", [RK45(), Projected(Exponential()), Projected(RK45())])
-def test_a_predictor_without_steps_of_its_own_is_refused(predictor):
-    right = r"use Projected\(Langevin\(solver" if isinstance(predictor, Projected) else "needs a fixed-step sampler"
-    with pytest.raises(ValueError, match=right):
-        Langevin(predictor)

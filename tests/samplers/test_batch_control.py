@@ -32,14 +32,14 @@ def test_same_path_as_scipy(process, rtol, atol):
         return flow(model, state, torch.full((len(start),), t, dtype=torch.float64)).flatten().numpy()
 
     theirs = solve_ivp(rate, (1.0, 0.05), start.flatten().numpy(), method="RK45", rtol=rtol, atol=atol)
-    ours = RK45(rtol, atol, control="batch").sample(model, (2,), GRID, SEEDS)
+    ours = RK45(rtol, atol, control="batch").sample(model, grid=GRID, seeds=SEEDS, shape=(2,))
     assert ours.nfe.tolist() == [theirs.nfev] * len(SEEDS)
     np.testing.assert_allclose(ours.z.flatten().numpy(), theirs.y[:, -1], rtol=1e-6, atol=1e-6)
 
 
 def test_of_one_sample_it_is_the_same():
     model = DATA.model(PSLD(0.25))
-    runs = [RK45(1e-3, 1e-3, control=control).sample(model, (2,), GRID, [7]) for control in ("sample", "batch")]  # pyright: ignore[reportArgumentType]
+    runs = [RK45(1e-3, 1e-3, control=control).sample(model, 1, GRID, 7, shape=(2,)) for control in ("sample", "batch")]  # pyright: ignore[reportArgumentType]
     assert torch.equal(runs[0].z, runs[1].z) and torch.equal(runs[0].nfe, runs[1].nfe)
 
 
@@ -49,7 +49,7 @@ def test_samples_share_their_steps():
     for control, shared in [("batch", True), ("sample", False)]:
         model, times = DATA.model(process), []
         model.network = lambda y, sigma, seen=times: (seen.append(len(set(sigma.tolist()))), DATA.denoiser(y, sigma))[1]
-        RK45(1e-3, 1e-3, control=control).sample(model, (2,), GRID, SEEDS)  # pyright: ignore[reportArgumentType]
+        RK45(1e-3, 1e-3, control=control).sample(model, grid=GRID, seeds=SEEDS, shape=(2,))  # pyright: ignore[reportArgumentType]
         assert (max(times) == 1) == shared
 
 

@@ -4,7 +4,6 @@ diffusers' schedules are replaced by ours in float64, and its updates are called
 states to float32. Its last step is not compared: it ends at the last time here, without a jump to zero noise.
 """
 
-from collections import deque
 from functools import partial
 
 import numpy as np
@@ -35,10 +34,10 @@ from psld.samplers import (
     SymplecticEuler,
     VelocityVerlet,
 )
-from psld.samplers.base import row
-from psld.samplers.exponential import Memory
+from psld.samplers.exponential import Predicted
 from psld.samplers.flows import data_weights, noise_flow, noise_weights
 from psld.samplers.grids import Grid
+from psld.samplers.sampler import Plan, row
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers and numpy 2
 
@@ -70,8 +69,8 @@ def states(sampler, tables=None):
     """Every state of a run from one seed each."""
     seen = []
     plan = sampler.prepare(VP, GRID)
-    plan = plan if tables is None else plan._replace(tables=tables(plan.tables))
-    sampler.sample(DATA.model(VP), (3,), GRID, SEEDS, plan=plan, watch=lambda t, z: seen.append(z))
+    plan = plan if tables is None else Plan(GRID, tables(plan.tables))
+    sampler.sample(DATA.model(VP), grid=plan, seeds=SEEDS, shape=(3,), watch=lambda t, z: seen.append(z))
     return torch.stack(seen)
 
 
@@ -148,14 +147,14 @@ def through(i, values, at):
     return torch.einsum("pj,j...->p...", torch.linalg.inv(powers), torch.stack(values))
 
 
-def step(sampler, i, z, x0, **memory):
+def step(sampler, i, z, x0, state):
     plan = sampler.prepare(VP, GRID)
     model = ScoreModel(lambda z, t: x0, VP, "x0")
-    return sampler.step(z, row(plan.tables, i), model, TIMES[i], lambda: z, **memory)
+    return sampler.step(z, state, row(plan.tables, i), model, TIMES[i], lambda: z)[0]
 
 
-def history(*x0, length=3):
-    return deque([x[:, 0] for x in x0], maxlen=length)
+def history(*x0):
+    return tuple(x[:, 0] for x in x0)
 
 
 def test_third_order_dpm_solver_halves_the_second_difference():
@@ -167,7 +166,7 @@ def test_third_order_dpm_solver_halves_the_second_difference():
     made._step_index = i
     theirs = made.multistep_dpm_solver_third_order_update([m2, m1, m0], sample=z)
     parabola = through(i, [m0, m1, m2], [i, i - 1, i - 2])
-    ours = step(Exponential(3), i, z, m0, past=history(m1, m2))
+    ours = step(Exponential(3), i, z, m0, history(m1, m2))
     close(ours, integrated(i, z, parabola))
     halved = parabola * torch.tensor([1.0, 1.0, 0.5], dtype=torch.float64).reshape(3, 1, 1, 1)
     close(theirs, integrated(i, z, halved))
@@ -183,7 +182,7 @@ def test_exponential_3_is_unip_3(solver_type):
     made = scheduler("UniPCMultistepScheduler", solver_order=3, solver_type=solver_type)
     made._step_index, made.model_outputs = i, [m2, m1, m0]
     theirs = made.multistep_uni_p_bh_update(m0, sample=z, order=3)
-    close(step(Exponential(3), i, z, m0, past=history(m1, m2)), theirs)
+    close(step(Exponential(3), i, z, m0, history(m1, m2)), theirs)
 
 
 @pytest.mark.parametrize("solver_type", ["bh1", "bh2"])
@@ -196,7 +195,7 @@ def test_corrector_is_unic_2(solver_type):
     line = scheduler("DPMSolverMultistepScheduler", algorithm_type="dpmsolver++", solver_order=2, solver_type="heun")
     line._step_index = i
     theirs = line.multistep_dpm_solver_second_order_update([m0, fresh], sample=corrected)
-    close(step(PredictorCorrector(2), i, z, fresh, memory=memory(i, z, m0, m1)), theirs)
+    close(step(PredictorCorrector(2), i, z, fresh, memory(i, z, m0, m1)), theirs)
     close(corrected, integrated(i - 1, z, through(i - 1, [fresh, m0, m1], [i, i - 1, i - 2])))
 
 
@@ -204,7 +203,7 @@ def test_corrector_of_order_one():
     """The line through both ends of the step; diffusers' UniC-1 has ½ for its coefficient and differs."""
     i, (z, m0, _, fresh) = 4, drawn()
     corrected = integrated(i - 1, z, through(i - 1, [fresh, m0], [i, i - 1]))
-    close(step(PredictorCorrector(1), i, z, fresh, memory=memory(i, z, m0)), integrated(i, corrected, [fresh]))
+    close(step(PredictorCorrector(1), i, z, fresh, memory(i, z, m0)), integrated(i, corrected, [fresh]))
     made = scheduler("UniPCMultistepScheduler", solver_order=2)
     made._step_index, made.model_outputs = i, [m0, m0]
     assert (made.multistep_uni_c_bh_update(fresh, last_sample=z, this_sample=z, order=1) - corrected).abs().max() > 1e-2
@@ -212,17 +211,14 @@ def test_corrector_of_order_one():
 
 def memory(i, z, *x0):
     """What a predictor–corrector remembers of the step before i, from z."""
-    made = Memory(len(x0))
-    made.x0.extend(x[:, 0] for x in x0)
-    made.held = integrated(i - 1, z, [x0[0]])
-    return made
+    return Predicted(integrated(i - 1, z, [x0[0]]), history(*x0))
 
 
 def test_first_step_of_order_3_is_mended():
     """When the second step begins, the first is as if it had been linear in λ between its two x̂₀."""
     z, m0, m1, _ = drawn()
-    first = step(Exponential(3), 0, z, m0, past=history())
-    ours = step(Exponential(3), 1, first, m1, past=history(m0))
+    first = step(Exponential(3), 0, z, m0, history())
+    ours = step(Exponential(3), 1, first, m1, history(m0))
     mended = integrated(0, z, through(0, [m0, m1], [0, 1]))
     close(ours, integrated(1, mended, through(1, [m1, m0], [1, 0])))
 
@@ -238,11 +234,11 @@ def whitened(process, t, s, matrix):
 def test_ancestral_is_exponential_with_all_the_noise(process):
     """Entry by entry of the tables, in units of the noise at both ends: the posterior and the flow are found apart."""
     t, s = TIMES[:-1], TIMES[1:]
-    ours, posterior = Exponential(1, 1.0).coefficients(process, t, s), Ancestral().coefficients(process, t, s)
+    ours, posterior = Exponential(1, 1.0).tables(process, t, s), Ancestral().tables(process, t, s)
     close(whitened(process, t, s, ours.flow), whitened(process, t, s, posterior.gain))
     to_noise = process.marginal(s).whitener
-    close(to_noise @ ours.spread, to_noise @ posterior.spread, atol=1e-9)
-    runs = [S.sample(DATA.model(process), (3,), GRID, SEEDS).z for S in (Exponential(1, 1.0), Ancestral())]
+    close(to_noise @ ours.noise, to_noise @ posterior.noise, atol=1e-9)
+    runs = [S.sample(DATA.model(process), None, GRID, SEEDS, shape=(3,)).z for S in (Exponential(1, 1.0), Ancestral())]
     scale = process.marginal(TIMES[-1]).covariance.diagonal().sqrt()[:, None]
     close(runs[0] / scale, runs[1] / scale, atol=1e-8 if process.k < 3 else 1e-6)
 
@@ -250,7 +246,7 @@ def test_ancestral_is_exponential_with_all_the_noise(process):
 @pytest.mark.parametrize("process", EVERY, ids=repr)
 def test_order_one_is_order_one(process):
     """x̂₀ constant or ε_R constant is the same."""
-    runs = [S.sample(DATA.model(process), (3,), GRID, SEEDS).z for S in (Exponential(1), GDDIM(1))]
+    runs = [S.sample(DATA.model(process), None, GRID, SEEDS, shape=(3,)).z for S in (Exponential(1), GDDIM(1))]
     close(runs[0], runs[1])
 
 
@@ -281,7 +277,7 @@ def test_order_one_is_order_one(process):
 )
 def test_no_noise_in_position_is_cld(sampler):
     grid = Grid(torch.tensor([1.0, 0.8, 0.65, 0.5], dtype=torch.float64), "none")
-    runs = [sampler.sample(DATA.model(process), (3,), grid, SEEDS) for process in (PSLD(gamma=0.0), CLD())]
+    runs = [sampler.sample(DATA.model(process), None, grid, SEEDS, shape=(3,)) for process in (PSLD(gamma=0.0), CLD())]
     assert torch.equal(runs[0].z, runs[1].z) and runs[0].z.isfinite().all()
 
 

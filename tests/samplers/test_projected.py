@@ -30,7 +30,7 @@ def close(a, b, atol=1e-10):
 
 
 def sampled(sampler, process, grid=GRID, **options):
-    return sampler.sample(DATA.model(process), (3,), grid, SEEDS, **options)
+    return sampler.sample(DATA.model(process), grid=grid, seeds=SEEDS, shape=(3,), **options)
 
 
 @pytest.mark.parametrize(
@@ -223,13 +223,13 @@ def test_calls_are_counted(solver, calls):
 
     model = DATA.model(process)
     model.network = network
-    result = Projected(solver).sample(model, (3,), GRID, SEEDS)
+    result = Projected(solver).sample(model, grid=GRID, seeds=SEEDS, shape=(3,))
     assert result.nfe.tolist() == [calls + 1] * 4 and len(made) == calls + 1
-    assert Projected(solver).evaluations == solver.evaluations
+    assert Projected(solver).nfe_per_step == solver.nfe_per_step
 
 
 @pytest.mark.parametrize("ancillary", ["once", "fresh", "mean"])
 def test_a_sample_does_not_depend_on_its_batch(ancillary):
     sampler, model = Projected(Exponential(2, 0.5), ancillary), row_by_row.model(DATA, PSLD(0.25))
-    together, alone = (sampler.sample(model, (3,), GRID, seeds) for seeds in (range(4), [2]))
+    together, alone = (sampler.sample(model, grid=GRID, seeds=seeds, shape=(3,)) for seeds in (range(4), [2]))
     assert torch.equal(together.z[2], alone.z[0])

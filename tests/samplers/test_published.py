@@ -10,8 +10,8 @@ from psld.kernels import linear_kernel, mix
 from psld.model import ScoreModel
 from psld.processes import PSLD, VPSDE
 from psld.samplers import SSCS, Ancestral, Exponential
-from psld.samplers.base import reverse_drift
 from psld.samplers.runge_kutta import flow
+from psld.samplers.sampler import reverse_drift
 
 REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "psld_operators.npz")
 VP = VPSDE()
@@ -24,10 +24,10 @@ def alpha_bar(t):
 
 def one_step(sampler, t, s, z, x0, noise):
     times = torch.tensor([t], dtype=torch.float64), torch.tensor([s], dtype=torch.float64)
-    tables = sampler.coefficients(VP, *times)
+    tables = sampler.tables(VP, *times)
     row = type(tables)(*(table[0] for table in tables))
     model = ScoreModel(lambda z, t: x0[:, None], VP, "x0")
-    return sampler.begin()(z, row, model, times[0][0], lambda: noise)
+    return sampler.step(z, sampler.init(z), row, model, times[0][0], lambda: noise)[0]
 
 
 def drawn():
@@ -125,9 +125,9 @@ def test_official_reverse_drifts(official):
 def test_official_sscs_half_step(official):
     """Exact stationary reversal over 0.05, which is half a step of ours from 0.3 + 0.1 to 0.3. float32 0.05 there."""
     t, s = torch.tensor([0.4], dtype=torch.float64), torch.tensor([0.3], dtype=torch.float64)
-    tables = SSCS().coefficients(official.process, t, s)
-    assert relative(mix(tables.turn, official.z), official["sscs_half_mean"]) < 1e-7
-    covariance = (tables.spread @ tables.spread.mT)[0]
+    tables = SSCS().tables(official.process, t, s)
+    assert relative(mix(tables.half_map, official.z), official["sscs_half_mean"]) < 1e-7
+    covariance = (tables.half_noise @ tables.half_noise.mT)[0]
     xx, xm, mm = torch.from_numpy(REFERENCE[f"{official.index}/sscs_half_var"])[:, 0]
     expected = torch.stack([torch.stack([xx, xm]), torch.stack([xm, mm])])
     torch.testing.assert_close(covariance, expected, rtol=1e-6, atol=1e-8)
@@ -139,7 +139,7 @@ def test_official_sscs_half_step(official):
 def test_official_sscs_euler_step(official):
     """0.3 of reversed time is t = 0.7; the step is 0.05."""
     t, s = torch.tensor([0.7], dtype=torch.float64), torch.tensor([0.65], dtype=torch.float64)
-    tables = SSCS().coefficients(official.process, t, s)
+    tables = SSCS().tables(official.process, t, s)
     score = official.model(official.z, 0.7).score
-    ours = official.z + mix(tables.push, score) + mix(tables.pull, official.z)
+    ours = official.z + mix(tables.score, score) + mix(tables.state, official.z)
     assert relative(ours, official["sscs_euler"]) < 1e-6

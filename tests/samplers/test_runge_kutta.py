@@ -32,17 +32,17 @@ def test_same_path_as_scipy(process, rtol, atol):
             return flow(model, state, torch.tensor([t], dtype=torch.float64)).flatten().numpy()
 
         theirs = solve_ivp(rate, (1.0, 1e-2), start.flatten().numpy(), method="RK45", rtol=rtol, atol=atol)
-        ours = RK45(rtol, atol).sample(model, (2,), GRID, seeds=[seed])
+        ours = RK45(rtol, atol).sample(model, grid=GRID, seeds=[seed], shape=(2,))
         assert int(ours.nfe) == theirs.nfev
         np.testing.assert_allclose(ours.z.flatten().numpy(), theirs.y[:, -1], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("process", [VPSDE(), PSLD(0.01)], ids=repr)
 def test_samples_do_not_see_their_neighbours(process):
-    together = RK45().sample(DATA.model(process), (2,), GRID, seeds=range(5))
+    together = RK45().sample(DATA.model(process), grid=GRID, seeds=range(5), shape=(2,))
     assert len(set(together.nfe.tolist())) > 1
     for i in range(5):
-        alone = RK45().sample(DATA.model(process), (2,), GRID, seeds=[i])
+        alone = RK45().sample(DATA.model(process), grid=GRID, seeds=[i], shape=(2,))
         assert torch.equal(alone.nfe[0], together.nfe[i])
         torch.testing.assert_close(alone.z[0], together.z[i], rtol=0, atol=1e-12)
 
@@ -51,15 +51,15 @@ def test_samples_do_not_see_their_neighbours(process):
 def test_error_follows_the_tolerance(process):
     """Two tolerances agree: the error follows them down."""
     data = exact.Gaussian(0.3, 0.7, (2,))
-    coarse = RK45(1e-6, 1e-6).sample(data.model(process), (2,), GRID, seeds=range(3))
-    fine = RK45(1e-8, 1e-8).sample(data.model(process), (2,), GRID, seeds=range(3))
+    coarse = RK45(1e-6, 1e-6).sample(data.model(process), grid=GRID, seeds=range(3), shape=(2,))
+    fine = RK45(1e-8, 1e-8).sample(data.model(process), grid=GRID, seeds=range(3), shape=(2,))
     torch.testing.assert_close(coarse.z, fine.z, rtol=0, atol=1e-5)
 
 
 def test_denoising_is_one_more_call():
     grid = Grid(GRID.times, "denoise")
     model = DATA.model(PSLD())
-    plain, denoised = (RK45().sample(model, (2,), g, seeds=[0]) for g in (GRID, grid))
+    plain, denoised = (RK45().sample(model, grid=g, seeds=[0], shape=(2,)) for g in (GRID, grid))
     assert int(denoised.nfe) == int(plain.nfe) + 1
     assert torch.equal(denoised.x, model(plain.z, 1e-2).x0)
 
@@ -72,7 +72,7 @@ def test_tolerances_are_positive(tolerances):
 
 def test_gives_up_with_a_reason():
     with pytest.raises(RuntimeError, match="need more than 3 steps"):
-        RK45(max_steps=3).sample(DATA.model(PSLD()), (2,), GRID, seeds=[0])
+        RK45(max_steps=3).sample(DATA.model(PSLD()), grid=GRID, seeds=[0], shape=(2,))
     broken = ScoreModel(lambda z, t: z * float("nan"), PSLD(), "score")
     with pytest.raises(RuntimeError, match="no longer finite"):
-        RK45().sample(broken, (2,), GRID, seeds=[0])
+        RK45().sample(broken, grid=GRID, seeds=[0], shape=(2,))

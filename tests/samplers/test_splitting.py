@@ -36,13 +36,14 @@ def network(z, t):
 
 def step(sampler, predicts: Predicts = "score", process=PROCESS, function=network, z=Z, xi=XI):
     t, s = torch.tensor([T], dtype=torch.float64), torch.tensor([S], dtype=torch.float64)
-    tables = sampler.coefficients(process, t, s)
+    tables = sampler.tables(process, t, s)
 
     def first(table):
         return type(table)(*map(first, table)) if isinstance(table, tuple) else table[0]
 
     model = ScoreModel(function, process, predicts)
-    return sampler.step(torch.from_numpy(z), first(tables), model, t[0], lambda: torch.from_numpy(xi)).numpy()
+    start, noise = torch.from_numpy(z), torch.from_numpy(xi)
+    return sampler.step(start, sampler.init(start), first(tables), model, t[0], lambda: noise)[0].numpy()
 
 
 def close(a, b, atol=1e-12):
@@ -127,10 +128,10 @@ def test_reduced_oba(position_noise):
 @pytest.mark.parametrize("process", [PROCESS, CLD(), HigherOrderLangevin(3)], ids=repr)
 def test_position_noise_scales_the_first_row_of_the_noise(sampler, process):
     t, s = torch.tensor([0.6, 0.5], dtype=torch.float64), torch.tensor([0.5, 0.1], dtype=torch.float64)
-    plain, scaled = (sampler(noise).coefficients(process, t, s) for noise in (1.0, 0.3))
-    assert torch.equal(scaled.turn, plain.turn)
-    close(scaled.spread[:, 0], 0.3 * plain.spread[:, 0], atol=1e-15)
-    assert torch.equal(scaled.spread[:, 1:], plain.spread[:, 1:])
+    plain, scaled = (sampler(noise).tables(process, t, s) for noise in (1.0, 0.3))
+    assert torch.equal(scaled.friction.mean_map, plain.friction.mean_map)
+    close(scaled.friction.noise[:, 0], 0.3 * plain.friction.noise[:, 0], atol=1e-15)
+    assert torch.equal(scaled.friction.noise[:, 1:], plain.friction.noise[:, 1:])
     for mine, theirs in [(scaled.position, plain.position), (scaled.momentum, plain.momentum)]:
         assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
 
@@ -196,8 +197,8 @@ def test_conjugate_step(direction, b, lam):
 def test_identity_direction_in_closed_form():
     """B = I commutes: the linear part is that of λ = 0 times e^{λΔb} (1 − λΔb)."""
     t, s = torch.tensor([T], dtype=torch.float64), torch.tensor([S], dtype=torch.float64)
-    plain, moved = (Conjugate(lam, "identity").coefficients(PROCESS, t, s) for lam in (0.0, 0.4))
-    close(moved.move, math.exp(0.4 * DB) * (1 - 0.4 * DB) * plain.move)
+    plain, moved = (Conjugate(lam, "identity").tables(PROCESS, t, s) for lam in (0.0, 0.4))
+    close(moved.state, math.exp(0.4 * DB) * (1 - 0.4 * DB) * plain.state)
 
 
 def rows_of(matrix, rows):
@@ -248,16 +249,16 @@ def test_conjugate_oba(lam):
 @pytest.mark.parametrize("sampler", [SymplecticEuler(), VelocityVerlet(), RVV(), ConjugateVerlet()], ids=repr)
 def test_one_variable_cannot_be_split(sampler, process):
     t, s = torch.tensor([T], dtype=torch.float64), torch.tensor([S], dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"needs position and momentum, and \w+\(.*\) has one variable"):
-        sampler.coefficients(process, t, s)
+    with pytest.raises(
+        ValueError, match=rf"{type(sampler).__name__} splits position from momentum, and \w+\(.*\) has one variable"
+    ):
+        sampler.tables(process, t, s)
 
 
 @pytest.mark.parametrize("process", [VPSDE(), VESDE(), SubVPSDE()], ids=repr)
 @pytest.mark.parametrize("sampler", [OBA(), ROBA(), ConjugateOBA()], ids=repr)
 def test_friction_needs_a_momentum_and_a_stationary_law(sampler, process):
     t, s = torch.tensor([T], dtype=torch.float64), torch.tensor([S], dtype=torch.float64)
-    reason = (
-        "has one variable" if isinstance(process, Process) else "OBA splits off friction towards the stationary law"
-    )
+    reason = "has one variable" if isinstance(process, Process) else "OBA splits off the stationary law of a recipe"
     with pytest.raises(ValueError, match=reason):
-        sampler.coefficients(process, t, s)
+        sampler.tables(process, t, s)

@@ -56,9 +56,9 @@ class Shifted:
     def __init__(self, judge, value, best=0.3, limit=2.0):
         self.images, self.shift = judge.images, value - best if value < limit else math.nan
 
-    def sample(self, model, shape, grid, seeds):
+    def sample(self, model, grid, seeds, shape):
         x = self.images + self.shift
-        return Samples(x, x[:, None], torch.ones(len(x)))
+        return Samples(x, x[:, None], torch.ones(len(x), dtype=torch.int64), tuple(seeds))
 
 
 def test_best_parameter_is_found():

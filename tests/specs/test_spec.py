@@ -118,3 +118,13 @@ def test_plain_values():
 def test_wrong_arguments_are_refused_by_the_constructor():
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'width'"):
         Net()  # pyright: ignore[reportCallIssue]
+
+
+class Plain(SpecifiedValue):
+    """Without a constructor of its own."""
+
+
+def test_a_class_without_a_constructor_takes_nothing():
+    assert repr(Plain()) == "Plain()" and Plain().spec.arguments == {} and Plain() == Plain()
+    with pytest.raises(TypeError, match=r"Plain\(\) takes no arguments"):
+        Plain(3)  # pyright: ignore[reportCallIssue]

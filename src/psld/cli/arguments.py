@@ -20,6 +20,7 @@ from psld.data import ImageData
 from psld.data.opening import holds_mnist, open_images
 from psld.processes import LinearProcess
 from psld.samplers import Sampler
+from psld.samplers.catalogue import CATALOGUE
 from psld.samplers.grids import NAMES
 from psld.specs import build, listed_names, resolve
 from psld.training.settings import Precision
@@ -161,7 +162,7 @@ def add_sampling_arguments(options: ArgumentParser) -> None:
     options.add_subclass_arguments(
         Sampler,
         "sampler",
-        help="Exponential, PredictorCorrector, GDDIM, Projected, EulerMaruyama, SSCS, Ancestral, RK45 …",
+        help=f"class with its arguments: {', '.join(entry.name for entry in CATALOGUE)}, or one of your own",
         default={"class_path": "Exponential"},
     )
     options.add_argument("--grid", type=str, default="log-snr", help=f"{', '.join(NAMES)}, or a .json file")

@@ -75,13 +75,13 @@ def run(arguments: list[str]) -> int:
     settings = {name: config[name] for name in ("data", "num", "exact", "checkpoint", "clamp")}
     claim_folder(out, "settings.json", settings, "results")
     rows = read_rows(out)
-    done = {(row.process, row.sampler, row.budget) for row in rows}
+    done = {(row.process_digest, row.cell) for row in rows}
     for model, shape in models(config):
         wanted = [
             cell
             for nfe in config.nfe
             for cell in cells(model.process, nfe)
-            if (repr(model.process), cell.label, nfe) not in done
+            if (model.process.spec.digest, cell.digest) not in done
             and (not config.only or any(part in cell.label for part in config.only))
         ]
         if not wanted:
@@ -146,7 +146,7 @@ def make_reference(model: Model, shape: tuple[int, ...], config, out: Path) -> R
 
 def _judge(model: Model, shape: tuple[int, ...], seeds: range, tolerance: float, projected: bool, out: Path) -> Judge:
     """A judge whose solutions are kept in OUT."""
-    path = out / "exact" / f"{model.process!r}{', projected' if projected else ''}.npy"
+    path = out / "exact" / f"{model.process.spec.digest[:16]}{'-projected' if projected else ''}.npy"
     known = torch.from_numpy(np.load(path, allow_pickle=False)) if path.exists() else None
     judge = Judge(model, shape, seeds, tolerance=tolerance, projected=projected, images=known)
     if known is None:

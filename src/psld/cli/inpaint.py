@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,7 @@ from psld.inverse.masks import NAMES, load_mask, named_mask
 from psld.inverse.operators import Mask
 from psld.inverse.replacement import Replacement
 from psld.samplers import Projected, Sampler
+from psld.samplers.sampler import require_fixed_steps
 
 __all__ = ["run"]
 
@@ -90,7 +92,7 @@ def run(arguments: list[str]) -> int:
 
     def filled(positions, seeds):
         samples = draw(positions, seeds)
-        return samples._replace(x=torch.where(here, images[list(positions)].to(samples.x), samples.x))
+        return replace(samples, x=torch.where(here, images[list(positions)].to(samples.x), samples.x))
 
     settings = {"command": "inpaint", "method": config.method, "known": fingerprint(known)}
     if config.method != "replacement":
@@ -126,5 +128,6 @@ def chosen_mask(mask: str, shape: tuple[int, ...], seed: int) -> Bool[Tensor, "C
 def replaced(sampler: Sampler, images: Tensor, known: Tensor, resamplings: int) -> Sampler:
     """The sampler with known pixels put in place; in σ-space around the solver, which takes the steps there."""
     if isinstance(sampler, Projected):
-        return Projected(Replacement(sampler.solver, images, known, resamplings), sampler.ancillary)
-    return Replacement(sampler, images, known, resamplings)
+        inner = require_fixed_steps(sampler.solver, "Replacement")
+        return Projected(Replacement(inner, images, known, resamplings), sampler.ancillary)
+    return Replacement(require_fixed_steps(sampler, "Replacement"), images, known, resamplings)

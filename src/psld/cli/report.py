@@ -15,6 +15,7 @@ from psld.pretrained.published import with_place_for_results
 from psld.report import ReportSettings, TrainedRun, require_place, run_folder, write_report
 from psld.runs import load, load_data
 from psld.samplers import Sampler
+from psld.samplers.catalogue import CATALOGUE
 from psld.samplers.grids import NAMES
 from psld.training import latest_checkpoint
 
@@ -42,7 +43,7 @@ def parser() -> ArgumentParser:
     options.add_subclass_arguments(
         Sampler,
         "sampler",
-        help="of the samples and the film: Exponential, PredictorCorrector, EulerMaruyama, SSCS …",
+        help=f"of the samples and the film: {', '.join(entry.name for entry in CATALOGUE)}, or one of your own",
         default={"class_path": "Exponential"},
     )
     options.add_argument("--grid", type=str, default="log-snr", help=f"{', '.join(NAMES)}, or a .json file")

@@ -25,7 +25,7 @@ from psld.model import Clamped, Model, ScoreModel
 from psld.plots.pictures import save_panels
 from psld.pretrained.published import published_checkpoint
 from psld.runs import load
-from psld.samplers import Projected, Sampler, Samples
+from psld.samplers import FixedStepSampler, Projected, Sampler, Samples
 from psld.samplers.grids import Grid
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def conditional(
         rows = positions if len(set(positions)) > 1 else positions[:1]
         sampler, asked = build(model, given[list(rows)].to(device, torch.float64))
         asked = Clamped(asked) if config.clamp else asked
-        return sampler.sample(asked, job.shape, grid, seeds, device=device, plan=plan)
+        return sampler.sample(asked, grid=plan, seeds=seeds, shape=job.shape, device=device)
 
     return sampler, grid, draw
 
@@ -260,7 +260,7 @@ def draw_missing(
 
 
 def _chooses_steps(sampler: Sampler) -> bool:
-    return not (sampler.solver if isinstance(sampler, Projected) else sampler).stepwise
+    return not isinstance(sampler.solver if isinstance(sampler, Projected) else sampler, FixedStepSampler)
 
 
 def _batches(indices: Sequence[int], size: int, draws: int, apart: bool) -> Iterator[list[int]]:

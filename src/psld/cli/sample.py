@@ -90,7 +90,7 @@ def generate(
     from tqdm import tqdm
 
     with tqdm(total=len(seeds), unit="img", disable=None, desc=type(sampler).__name__) as bar:
-        for batch in sampler.batches(model, shape, grid, seeds, batch_size, device):
+        for batch in sampler.batches(model, grid=grid, seeds=seeds, shape=shape, batch_size=batch_size, device=device):
             bar.update(len(batch.x))
             yield batch
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from psld.evaluation import energy_distance, frechet_distance
 from psld.files import atomic_file, write_json
-from psld.processes import LinearProcess, Process
+from psld.processes import LinearProcess
 from psld.samplers import (
     GDDIM,
     OBA,
@@ -44,10 +44,11 @@ from psld.samplers import (
     Sampler,
     SymplecticEuler,
     VelocityVerlet,
-    grids,
 )
-from psld.samplers.grids import Grid
+from psld.samplers.catalogue import entry_of, family_of
+from psld.samplers.grids import Grid, ends
 from psld.samplers.tuning import Judge, best_parameter
+from psld.specs import Spec
 
 __all__ = [
     "Cell",
@@ -70,13 +71,29 @@ class Cell(NamedTuple):
     """A sampler on a grid within a budget of evaluations.
 
     Both are built late: some (`judged`) look for a parameter with a judge first, the others need none.
+
+    Attributes:
+        family, label: what tables and plots call it.
+        nfe: the budget.
+        sampler: the one that is built, or for `judged` cells that of which a parameter is looked for.
+        grid: name of the grid.
+        build: makes both.
+        judged: whether `build` needs a judge.
     """
 
     family: str
     label: str
     nfe: int
+    sampler: Sampler
+    grid: str
     build: Callable[[Judge | None], tuple[Sampler, Grid]]
     judged: bool = False
+
+    @property
+    def digest(self) -> str:
+        """What a cell of a process is known by: a hash of sampler, grid, budget, and whether a parameter is tuned."""
+        known = {"sampler": self.sampler.spec, "grid": self.grid, "nfe": self.nfe, "judged": self.judged}
+        return Spec("psld.comparison.Cell", known).digest
 
 
 class Reference(NamedTuple):
@@ -93,10 +110,15 @@ class Reference(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One measured cell. nfe is the mean number of evaluations made, within the budget where that was possible."""
+    """One measured cell. nfe is the mean number of evaluations made, within the budget where that was possible.
+
+    The digests are of the process's spec and of the cell: what a row is found again by.
+    """
 
     process: str
+    process_digest: str
     family: str
+    cell: str
     sampler: str
     budget: int
     nfe: float
@@ -112,75 +134,77 @@ class Row(NamedTuple):
 def cells(process: LinearProcess, nfe: int) -> Iterator[Cell]:
     """What is compared for a process, the paper's samplers first."""
 
-    def fixed(family: str, grid: str, sampler: Sampler) -> Cell:
-        return Cell(family, f"{sampler!r}, {grid}", nfe, lambda judge: (sampler, sampler.grid(grid, process, nfe)))
+    def fixed(grid: str, *samplers: Sampler) -> Iterator[Cell]:
+        for sampler in samplers:
+            if entry_of(sampler).takes(process):
+                build = partial(_on_grid, sampler, grid, process, nfe)
+                yield Cell(family_of(sampler), f"{sampler!r}, {grid}", nfe, sampler, grid, build)
 
-    def tuned(family: str, grid: str, name: str, sampler: Callable[[float], Sampler]) -> Cell:
+    def tuned(grid: str, name: str, make: Callable[[float], Sampler]) -> Iterator[Cell]:
         def build(judge: Judge | None) -> tuple[Sampler, Grid]:
             assert judge is not None
-            times = sampler(0.0).grid(grid, process, nfe)
-            return sampler(best_parameter(judge, sampler, times, LAMBDAS, refinements=2).best), times
+            times = make(0.0).grid(grid, process, nfe)
+            return make(best_parameter(judge, make, times, LAMBDAS, refinements=2).best), times
 
-        return Cell(family, f"{name}, best λ, {grid}", nfe, build, judged=True)
+        if entry_of(make(0.0)).takes(process):
+            yield Cell(family_of(make(0.0)), f"{name}, best λ, {grid}", nfe, make(0.0), grid, build, judged=True)
 
-    yield fixed("paper", "paper-uniform", EulerMaruyama())
-    yield fixed("paper", "paper-quadratic", EulerMaruyama())
-    if isinstance(process, Process):
-        yield fixed("paper", "paper-quadratic", SSCS())
-    yield Cell("paper", "RK45, tolerance for this NFE", nfe, partial(rk45_within, nfe), judged=True)
+    yield from fixed("paper-uniform", EulerMaruyama())
+    yield from fixed("paper-quadratic", EulerMaruyama(), SSCS())
+    tolerance = partial(rk45_within, nfe)
+    yield Cell(family_of(RK45()), "RK45, tolerance for this NFE", nfe, RK45(), "ends", tolerance, judged=True)
     for name in ("log-snr", "quadratic", "edm-rho", "optimised"):
-        yield fixed("exponential", name, Exponential(order=2))
-    for sampler in (Exponential(order=1), Exponential(order=3), DPMSolverPP(), GDDIM(order=2), GDDIM(order=3)):
-        yield fixed("exponential", "optimised", sampler)
-    for predictor in (1, 2):
-        yield fixed("exponential", "optimised", PredictorCorrector(predictor))
-    yield fixed("exponential", "edm-rho", PredictorCorrector(predictor=2))
-    for solver in (Exponential(order=2), Exponential(order=3), PredictorCorrector(predictor=2)):
-        yield fixed("projected", "optimised", Projected(solver))
-    yield fixed("projected", "optimised", Projected(PredictorCorrector(predictor=2), "mean"))
-    yield fixed("projected", "edm-rho", Projected(Heun()))
-    yield fixed("projected, stochastic", "optimised", Projected(PredictorCorrector(predictor=2), "fresh"))
-    yield fixed("projected, stochastic", "optimised", Projected(Exponential(order=2, eta=1.0)))
-    yield fixed("projected, stochastic", "edm-rho", Projected(Heun(churn=2.0)))
-    yield fixed("stochastic", "log-snr", Ancestral())
-    yield fixed("stochastic", "optimised", Ancestral())
-    for eta in (0.3, 1.0):
-        yield fixed("stochastic", "optimised", Exponential(order=2, eta=eta))
-    yield fixed("stochastic", "edm-rho", Exponential(order=2, eta=1.0))
-    yield fixed("stochastic", "edm-rho", Langevin(PredictorCorrector(predictor=2)))
-    yield fixed("Runge–Kutta", "quadratic", Heun())
+        yield from fixed(name, Exponential(order=2))
+    yield from fixed("optimised", Exponential(order=1), Exponential(order=3), DPMSolverPP(), GDDIM(2), GDDIM(3))
+    yield from fixed("optimised", PredictorCorrector(1), PredictorCorrector(2))
+    yield from fixed("edm-rho", PredictorCorrector(2))
+    solvers = (Exponential(order=2), Exponential(order=3), PredictorCorrector(2))
+    yield from fixed("optimised", *map(Projected, solvers), Projected(PredictorCorrector(2), "mean"))
+    yield from fixed("edm-rho", Projected(Heun()))
+    yield from fixed("optimised", Projected(PredictorCorrector(2), "fresh"), Projected(Exponential(order=2, eta=1.0)))
+    yield from fixed("edm-rho", Projected(Heun(churn=2.0)))
+    yield from fixed("log-snr", Ancestral())
+    yield from fixed("optimised", Ancestral(), Exponential(order=2, eta=0.3), Exponential(order=2, eta=1.0))
+    yield from fixed("edm-rho", Exponential(order=2, eta=1.0), Langevin(PredictorCorrector(2)))
+    yield from fixed("quadratic", Heun())
     for direction in ("identity", "ones"):
-        yield tuned("conjugate", "optimised", f"Conjugate {direction}", partial(Conjugate, direction=direction))
-    if process.k > 1:
-        for splitting in (SymplecticEuler(), VelocityVerlet(), RVV()):
-            yield fixed("splitting", "quadratic", splitting)
-        yield tuned("splitting", "quadratic", "ConjugateVerlet", ConjugateVerlet)
-        for sampler in (OBA(), ROBA(), ROBA(position_noise=0.5), ConjugateOBA()):
-            yield fixed("splitting, stochastic", "quadratic", sampler)
+        yield from tuned("optimised", f"Conjugate {direction}", partial(Conjugate, direction=direction))
+    yield from fixed("quadratic", SymplecticEuler(), VelocityVerlet(), RVV())
+    yield from tuned("quadratic", "ConjugateVerlet", ConjugateVerlet)
+    yield from fixed("quadratic", OBA(), ROBA(), ROBA(position_noise=0.5), ConjugateOBA())
+
+
+def _on_grid(
+    sampler: Sampler, grid: str, process: LinearProcess, nfe: int, judge: Judge | None
+) -> tuple[Sampler, Grid]:
+    return sampler, sampler.grid(grid, process, nfe)
 
 
 def rk45_within(nfe: int, judge: Judge | None) -> tuple[Sampler, Grid]:
     """RK45 with the smallest tolerance that keeps the mean number of evaluations within the budget, or the loosest."""
     assert judge is not None
-    ends = grids.uniform(judge.model.process, 2)
+    times = ends(judge.model.process)
     candidates = [RK45(tolerance, tolerance) for tolerance in TOLERANCES]
     for sampler in candidates:
-        few = sampler.sample(judge.model, judge.shape, ends, judge.seeds[:32])
+        few = sampler.sample(judge.model, grid=times, seeds=judge.seeds[:32], shape=judge.shape)
         if float(few.nfe.double().mean()) <= nfe:
-            return sampler, ends
-    return candidates[-1], ends
+            return sampler, times
+    return candidates[-1], times
 
 
 def measure(cell: Cell, reference: Reference, samples: int, batch_size: int = 500, device: str = "cpu") -> Row:
     """Sample one cell, with seeds 0, 1, …, and compare."""
     judge = reference.judge
     sampler, grid = cell.build(judge)
-    batches = list(sampler.batches(judge.model, judge.shape, grid, range(samples), batch_size, device))
+    drawn = sampler.batches(judge.model, samples, grid, shape=judge.shape, batch_size=batch_size, device=device)
+    batches = list(drawn)
     images = torch.cat([batch.x for batch in batches]).cpu()
-    exact = reference.projected if sampler.sigma_space else judge
+    exact = reference.projected if isinstance(sampler, Projected) else judge
     return Row(
         process=repr(judge.model.process),
+        process_digest=judge.model.process.spec.digest,
         family=cell.family,
+        cell=cell.digest,
         sampler=cell.label,
         budget=cell.nfe,
         nfe=float(torch.cat([batch.nfe for batch in batches]).double().mean()),

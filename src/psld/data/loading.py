@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, Protocol, cast, overload
+from typing import Any, Literal, Protocol, cast, overload, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from psld.data.order import ShuffledBatches, derived_seed
 __all__ = ["TrainingData", "loader"]
 
 
+@runtime_checkable
 class TrainingData(Protocol):
     """A finite map-style data set of tensors of one shape, e.g. any psld.data.ImageData."""
 

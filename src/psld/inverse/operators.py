@@ -15,11 +15,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from psld.kernels import per_sample
+from psld.specs import SpecifiedValue
 
 __all__ = ["Blur", "Grayscale", "LinearOperator", "Mask", "SuperResolution"]
 
 
-class LinearOperator(ABC):
+class LinearOperator(SpecifiedValue, ABC):
     """A: from images (B, *data) to measurements (B, *measured)."""
 
     @abstractmethod
@@ -42,7 +43,9 @@ class _Multiple(LinearOperator):
 
     gram: float = 1.0
 
-    def solve(self, v, a, b):
+    def solve(
+        self, v: Float[Tensor, "B *measured"], a: Float[Tensor, "*B"], b: Float[Tensor, "*B"]
+    ) -> Float[Tensor, "B *measured"]:
         return v / (per_sample(torch.as_tensor(a), v) * self.gram + per_sample(torch.as_tensor(b), v))
 
 
@@ -59,16 +62,13 @@ class Mask(_Multiple):
     def __init__(self, known: Bool[Tensor, "*data"]):
         self.known = require_mask(known)
 
-    def forward(self, x):
+    def forward(self, x: Float[Tensor, "B *data"]) -> Float[Tensor, "B *measured"]:
         return x[:, require_mask(self.known, tuple(x.shape[1:])).to(x.device)]
 
-    def adjoint(self, y):
+    def adjoint(self, y: Float[Tensor, "B *measured"]) -> Float[Tensor, "B *data"]:
         x = y.new_zeros(len(y), *self.known.shape)
         x[:, self.known.to(y.device)] = y
         return x
-
-    def __repr__(self) -> str:
-        return f"Mask({int(self.known.sum())} of {self.known.numel()} known)"
 
 
 class SuperResolution(_Multiple):
@@ -81,22 +81,21 @@ class SuperResolution(_Multiple):
         ValueError: factor below 2; at a call, an image that is not made of whole blocks.
     """
 
+    shown = ("factor",)
+
     def __init__(self, factor: int = 2):
         if factor < 2:
             raise ValueError(f"factor must be at least 2: got {factor}.")
         self.factor, self.gram = factor, 1.0 / factor**2
 
-    def forward(self, x):
+    def forward(self, x: Float[Tensor, "B *data"]) -> Float[Tensor, "B *measured"]:
         height, width = x.shape[-2:]
         if height % self.factor or width % self.factor:
             raise ValueError(f"images of {height}×{width} are not made of {self.factor}×{self.factor} blocks.")
         return x.unflatten(-1, (-1, self.factor)).unflatten(-3, (-1, self.factor)).mean((-3, -1))
 
-    def adjoint(self, y):
+    def adjoint(self, y: Float[Tensor, "B *measured"]) -> Float[Tensor, "B *data"]:
         return y.repeat_interleave(self.factor, -2).repeat_interleave(self.factor, -1) * self.gram
-
-    def __repr__(self) -> str:
-        return f"SuperResolution({self.factor})"
 
 
 class Grayscale(_Multiple):
@@ -109,25 +108,24 @@ class Grayscale(_Multiple):
         ValueError: there are not three weights; at a call, images without three channels.
     """
 
+    shown = ("weights",)
+
     def __init__(self, weights: Sequence[float] = (0.299, 0.587, 0.114)):
         if len(weights) != 3:
             raise ValueError(f"three weights are needed, one a channel: got {len(weights)}.")
         self.weights = tuple(weights)
         self.gram = sum(w**2 for w in self.weights)
 
-    def forward(self, x):
+    def forward(self, x: Float[Tensor, "B *data"]) -> Float[Tensor, "B *measured"]:
         if x.ndim != 4 or x.shape[1] != 3:
             raise ValueError(f"colour images (B, 3, H, W) are needed: got shape {tuple(x.shape)}.")
         return (x * self._column(x)).sum(1, keepdim=True)
 
-    def adjoint(self, y):
+    def adjoint(self, y: Float[Tensor, "B *measured"]) -> Float[Tensor, "B *data"]:
         return y * self._column(y)
 
     def _column(self, like: Tensor) -> Tensor:
         return torch.tensor(self.weights, dtype=like.dtype, device=like.device)[:, None, None]
-
-    def __repr__(self) -> str:
-        return f"Grayscale({self.weights})"
 
 
 class Blur(LinearOperator):
@@ -160,13 +158,15 @@ class Blur(LinearOperator):
             raise ValueError(f"size must be at least 1: got {size}.")
         return Blur(torch.full((size, size), 1.0 / size**2, dtype=torch.float64))
 
-    def forward(self, x):
+    def forward(self, x: Float[Tensor, "B *data"]) -> Float[Tensor, "B *measured"]:
         return self._filter(x, self._response(x))
 
-    def adjoint(self, y):
+    def adjoint(self, y: Float[Tensor, "B *measured"]) -> Float[Tensor, "B *data"]:
         return self._filter(y, self._response(y).conj())
 
-    def solve(self, v, a, b):
+    def solve(
+        self, v: Float[Tensor, "B *measured"], a: Float[Tensor, "*B"], b: Float[Tensor, "*B"]
+    ) -> Float[Tensor, "B *measured"]:
         power = self._response(v).abs().square()
         denominator = per_sample(torch.as_tensor(a), v) * power + per_sample(torch.as_tensor(b), v)
         # the least solution: what the blur takes to rounding is left out when there is no noise to bound it
@@ -185,9 +185,6 @@ class Blur(LinearOperator):
         padded[:h, :w] = self.kernel
         response = torch.fft.rfft2(padded.roll((-(h // 2), -(w // 2)), (0, 1)))
         return response.to(like.device, torch.complex128 if like.dtype == torch.float64 else torch.complex64)
-
-    def __repr__(self) -> str:
-        return f"Blur({'×'.join(map(str, self.kernel.shape))})"
 
 
 def require_mask(known: Bool[Tensor, "*data"], shape: tuple[int, ...] | None = None) -> Bool[Tensor, "*data"]:

@@ -8,30 +8,43 @@ kernel and steps again, which lets unknown pixels come to agree with the known o
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from psld.inverse.operators import require_mask
 from psld.kernels import mix, outer
+from psld.model import Model
+from psld.processes import LinearProcess
 from psld.samplers.ancestral import Ancestral, AncestralStep
-from psld.samplers.base import Plan, Sampler, require_stepwise, row
+from psld.samplers.grids import Grid
+from psld.samplers.sampler import (
+    FixedStepSampler,
+    Noise,
+    Plan,
+    Sampler,
+    State,
+    States,
+    Tables,
+    Watcher,
+    require_fixed_steps,
+    row,
+)
 
 __all__ = ["Replacement"]
 
 
 class ReplacementTables(NamedTuple):
-    """inner: the sampler's; known: the step of known pixels; back = Φ and spread = L of the kernel from s to t."""
+    """known: the step of known pixels; forward_map = Φ and forward_noise = L of the kernel from s to t."""
 
-    inner: Any
     known: AncestralStep
-    back: Tensor
-    spread: Tensor
+    forward_map: Tensor
+    forward_noise: Tensor
 
 
-class Replacement(Sampler):
+class Replacement(Sampler, Generic[Tables, State]):
     """Any fixed-step sampler, with the known pixels put in place before every step and in the result.
 
     For a sampler of σ-space wrap the solver, `Projected(Replacement(solver, …))`, and place known pixels in the images.
@@ -47,11 +60,11 @@ class Replacement(Sampler):
             resampling; at a call, another number of images than samples.
     """
 
-    stepwise = False
+    shown = ("resamplings",)
 
     def __init__(
         self,
-        sampler: Sampler,
+        sampler: FixedStepSampler[Tables, State],
         images: Float[Tensor, "B *data"],
         known: Bool[Tensor, "*data"],
         resamplings: int = 1,
@@ -59,46 +72,59 @@ class Replacement(Sampler):
         if resamplings < 1:
             raise ValueError(f"every step is taken at least once: got resamplings = {resamplings}.")
         self.known = require_mask(known, tuple(images.shape[1:]))
-        self.sampler, self.images, self.resamplings = require_stepwise(sampler, "Replacement"), images, resamplings
+        require_fixed_steps(sampler, "Replacement")
+        self.sampler, self.images, self.resamplings = sampler, images, resamplings
         self.order = sampler.order
-        self.stochastic, self.evaluations = True, sampler.evaluations * resamplings
+        self.stochastic, self.nfe_per_step = True, sampler.nfe_per_step * resamplings
 
-    def coefficients(self, process, t, s):
-        raise TypeError("the tables of Replacement are made by prepare, from those of its sampler.")
+    def grid_nfe(self, nfe: int) -> int:
+        return (nfe - 1) // self.nfe_per_step + 1
 
-    def step(self, z, c, model, t, noise):
-        raise TypeError("Replacement takes its sampler's steps: call sample or integrate.")
+    def best_grid(self, process: LinearProcess, nfe: int) -> Grid:
+        """That of its sampler, for as many steps as the resamplings leave."""
+        return self.sampler.best_grid(process, (nfe - 1) // self.resamplings + 1)
 
-    def prepare(self, process, grid):
+    def prepare(self, process: LinearProcess, grid: Grid) -> Plan[tuple[Tables, ReplacementTables]]:
         t, s = grid.times[:-1], grid.times[1:]
         forward = process.transition(s, t)
-        inner = self.sampler.prepare(process, grid).tables
-        known = Ancestral().coefficients(process, t, s)
-        return Plan(grid, ReplacementTables(inner, known, forward.mean_map, forward.cholesky))
+        known = Ancestral().tables(process, t, s)
+        return Plan(
+            grid,
+            (self.sampler.tables(process, t, s), ReplacementTables(known, forward.mean_map, forward.cholesky)),
+        )
 
-    def integrate(self, model, z, plan, noise, watch=None):
+    def integrate(
+        self,
+        model: Model,
+        z: States,
+        plan: Plan[tuple[Tables, ReplacementTables]],
+        noise: Noise,
+        watch: Watcher | None = None,
+    ) -> tuple[States, Int64[Tensor, " B"]]:
         times, images = plan.grid.times, self._images(z)
         z = self.place(z, model.process.marginal(times[0]).sample(model.process.lift(images), noise()))
-        step = self.sampler.begin()
+        state = self.sampler.init(z)
         for i, t in enumerate(times[:-1]):
-            c = row(plan.tables, i)
+            inner, own = row(plan.tables, i)
             if watch is not None:
                 watch(t, z)
             for left in reversed(range(self.resamplings)):
-                beside = outer(c.known.signal_s, images) + mix(c.known.gain, z - outer(c.known.signal_t, images))
-                z = self.place(step(z, c.inner, model, t, noise), beside + mix(c.known.spread, noise()))
+                beside = outer(own.known.signal_s, images) + mix(own.known.gain, z - outer(own.known.signal_t, images))
+                z, state = self.sampler.step(z, state, inner, model, t, noise)
+                z = self.place(z, beside + mix(own.known.noise, noise()))
                 if left:
-                    z = mix(c.back, z) + mix(c.spread, noise())
-                    step = self.sampler.begin()  # what was remembered belongs to a path that is undone
+                    z = mix(own.forward_map, z) + mix(own.forward_noise, noise())
+                    state = self.sampler.init(z)  # what was remembered belongs to a path that is undone
         if watch is not None:
             watch(times[-1], z)
-        return z, torch.full((len(z),), self.evaluations * plan.grid.steps)
+        return z, torch.full((len(z),), self.nfe_per_step * plan.grid.steps)
 
-    def sample(self, *args: Any, **options: Any):
-        """As of any sampler; known pixels of the images returned are exactly those given."""
-        samples = super().sample(*args, **options)
-        images = self.images.to(samples.x).expand_as(samples.x)
-        return samples._replace(x=torch.where(self.known.to(samples.x.device), images, samples.x))
+    def finish(
+        self, model: Model, z: States, grid: Grid
+    ) -> tuple[Float[Tensor, "B *data"], Float[Tensor, "B k *data"], int]:
+        """As of any sampler; known pixels of the images are exactly those given."""
+        x, z, nfe = super().finish(model, z, grid)
+        return torch.where(self.known.to(x.device), self.images.to(x).expand_as(x), x), z, nfe
 
     def place(self, z: Float[Tensor, "B k *data"], known: Float[Tensor, "B k *data"]) -> Float[Tensor, "B k *data"]:
         """z with the variables of known pixels from another state."""
@@ -108,6 +134,3 @@ class Replacement(Sampler):
         if len(self.images) not in (1, len(z)):
             raise ValueError(f"{len(self.images)} images for {len(z)} samples: give one for all, or one a sample.")
         return self.images.to(z).expand(len(z), *self.images.shape[1:])
-
-    def __repr__(self) -> str:
-        return f"Replacement({self.sampler!r}, resamplings={self.resamplings})"

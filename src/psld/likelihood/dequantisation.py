@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from psld.model import ScoreModel
+from psld.model import Model
 from psld.noise import standard_normal
 
 __all__ = ["Dequantised", "Dequantiser", "LogitNormal", "Uniform", "fit", "on_levels"]
@@ -118,7 +118,7 @@ class LogitNormal(nn.Module):
 
 def fit(
     dequantiser: LogitNormal,
-    model: ScoreModel,
+    model: Model,
     images: Float[Tensor, "N C H W"],
     t: float,
     steps: int = 500,

@@ -53,7 +53,7 @@ def draw_samples(
     batch_size: int = 250,
 ) -> tuple[Float[Tensor, "n C H W"], float]:
     """Samples in [−1, 1], float32 on the CPU, and the mean number of network evaluations of one."""
-    batches = list(sampler.batches(model, shape, grid, seeds, batch_size, device))
+    batches = list(sampler.batches(model, grid=grid, seeds=seeds, shape=shape, batch_size=batch_size, device=device))
     images = torch.cat([batch.x.float().cpu() for batch in batches]).clamp(-1, 1)
     return images, float(torch.cat([batch.nfe for batch in batches]).double().mean())
 
@@ -72,7 +72,7 @@ def draw_film(
     None where the sampler cannot be watched (RK45 chooses the steps of every sample by itself).
     """
     states: list[tuple[Tensor, Tensor]] = []
-    sampler.sample(model, shape, grid, seeds, device=device, watch=lambda t, z: states.append((t, z)))
+    sampler.sample(model, grid=grid, seeds=seeds, shape=shape, device=device, watch=lambda t, z: states.append((t, z)))
     if not states:
         return None
     chosen = torch.linspace(0, len(states) - 1, min(frames, len(states))).round().long().unique().tolist()
@@ -112,7 +112,7 @@ def reverse_path(
 ) -> Float[Tensor, " steps"]:
     """Euler–Maruyama on a quadratic grid; shows `see` every state and returns their times."""
     grid = grids.quadratic(model.process, steps)
-    EulerMaruyama().sample(model, shape, grid, seeds, device=device, watch=lambda t, z: see(z))
+    EulerMaruyama().sample(model, grid=grid, seeds=seeds, shape=shape, device=device, watch=lambda t, z: see(z))
     return grid.times
 
 

@@ -79,10 +79,7 @@ def compared(process, chosen: tuple[Sampler, str]) -> list[tuple[Sampler, str]]:
     samplers.append((EulerMaruyama(), "paper-quadratic"))
     if isinstance(process, Process) and process.k > 1:
         samplers.append((SSCS(), "paper-quadratic"))
-    known: dict[str, tuple[Sampler, str]] = {}
-    for sampler, grid in samplers:
-        known.setdefault(f"{sampler!r}, {grid}", (sampler, grid))
-    return list(known.values())
+    return list(dict.fromkeys(samplers))
 
 
 def measure_digits(

@@ -1,47 +1,11 @@
-"""How a process is reversed. Every sampler takes any linear process and any `ScoreModel`."""
+"""How a process is reversed. Every sampler takes a linear process and any `Model` of it.
 
-from psld.samplers.ancestral import Ancestral
-from psld.samplers.base import Plan, Sampler, Samples
-from psld.samplers.conjugate import Conjugate
-from psld.samplers.euler_maruyama import EulerMaruyama
-from psld.samplers.exponential import DPMSolverPP, Exponential, PredictorCorrector
-from psld.samplers.gddim import GDDIM
-from psld.samplers.heun import Heun
-from psld.samplers.langevin import Langevin
-from psld.samplers.projected import Projected
-from psld.samplers.runge_kutta import RK45
-from psld.samplers.splitting import (
-    OBA,
-    ROBA,
-    RVV,
-    ConjugateOBA,
-    ConjugateVerlet,
-    SymplecticEuler,
-    VelocityVerlet,
-)
-from psld.samplers.sscs import SSCS
+The samplers themselves are those of `psld.samplers.catalogue`.
+"""
 
-__all__ = [
-    "GDDIM",
-    "OBA",
-    "RK45",
-    "ROBA",
-    "RVV",
-    "SSCS",
-    "Ancestral",
-    "Conjugate",
-    "ConjugateOBA",
-    "ConjugateVerlet",
-    "DPMSolverPP",
-    "EulerMaruyama",
-    "Exponential",
-    "Heun",
-    "Langevin",
-    "Plan",
-    "PredictorCorrector",
-    "Projected",
-    "Sampler",
-    "Samples",
-    "SymplecticEuler",
-    "VelocityVerlet",
-]
+from psld.samplers.catalogue import *  # noqa: F403
+from psld.samplers.catalogue import __all__ as _samplers
+from psld.samplers.sampler import FixedStepSampler, OneStepSampler, Plan, Sampler, Samples
+
+__all__ = ["FixedStepSampler", "OneStepSampler", "Plan", "Sampler", "Samples"]
+__all__ += _samplers  # pyright: ignore[reportUnsupportedDunderAll]

@@ -15,21 +15,23 @@ import torch
 from torch import Tensor
 
 from psld.kernels import cholesky, mix, outer
-from psld.samplers.base import Sampler
+from psld.model import Model
+from psld.processes import LinearProcess
+from psld.samplers.sampler import Noise, OneStepSampler, States, Times
 
 __all__ = ["Ancestral"]
 
 
 class AncestralStep(NamedTuple):
-    """signal_t = Φ₀(t), signal_s = Φ₀(s), gain = K, spread = the Cholesky factor of V."""
+    """signal_t = Φ₀(t), signal_s = Φ₀(s), gain = K, noise = the Cholesky factor of V."""
 
     signal_t: Tensor
     signal_s: Tensor
     gain: Tensor
-    spread: Tensor
+    noise: Tensor
 
 
-class Ancestral(Sampler):
+class Ancestral(OneStepSampler[AncestralStep]):
     """Draws z_s from the exact Gaussian posterior, step by step.
 
     Weak order 1 in the step of log-SNR; exact in one step when x̂₀ does not depend on z_t.
@@ -38,13 +40,16 @@ class Ancestral(Sampler):
     order = 1
     stochastic = True
 
-    def coefficients(self, process, t, s):
+    def tables(self, process: LinearProcess, t: Times, s: Times) -> AncestralStep:
         at_t, at_s, move = process.marginal(t), process.marginal(s), process.transition(s, t)
         gain = at_s.covariance @ move.mean_map.mT @ at_t.whitener.mT @ at_t.whitener
         keep = torch.eye(process.k, dtype=torch.float64) - gain @ move.mean_map
         variance = keep @ at_s.covariance @ keep.mT + gain @ move.covariance @ gain.mT  # Joseph form: stays PSD
         return AncestralStep(at_t.mean_map[..., 0], at_s.mean_map[..., 0], gain, cholesky(variance))
 
-    def step(self, z, c, model, t, noise):
+    def step(
+        self, z: States, state: None, row: AncestralStep, model: Model, t: Tensor, noise: Noise
+    ) -> tuple[States, None]:
         x0 = model(z, t).x0
-        return outer(c.signal_s, x0) + mix(c.gain, z - outer(c.signal_t, x0)) + mix(c.spread, noise())
+        z = outer(row.signal_s, x0) + mix(row.gain, z - outer(row.signal_t, x0)) + mix(row.noise, noise())
+        return z, None

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from psld.kernels import mix
+from psld.model import Model
 from psld.processes import LinearProcess, ScheduledProcess
-from psld.samplers.base import Sampler
 from psld.samplers.flows import quadrature
+from psld.samplers.requirements import require_scheduled
+from psld.samplers.sampler import Noise, OneStepSampler, States, Times
 
 __all__ = ["Conjugate", "ConjugateStep", "Direction", "conjugate_step", "direction_matrix"]
 
@@ -28,13 +30,13 @@ Direction = Literal["identity", "ones"]
 
 
 class ConjugateStep(NamedTuple):
-    """z_s = move z_t + push ε."""
+    """What multiplies each: z_s = state z_t + eps ε."""
 
-    move: Tensor
-    push: Tensor
+    state: Tensor
+    eps: Tensor
 
 
-class Conjugate(Sampler):
+class Conjugate(OneStepSampler[ConjugateStep]):
     """λ-DDIM for any linear process; λ = 0 is the exponential integrator in ε. Order 1.
 
     Args:
@@ -42,9 +44,10 @@ class Conjugate(Sampler):
         direction: B, "identity" (λ-DDIM I) or "ones" (II).
 
     Raises:
-        ValueError: another direction.
+        ValueError: another direction; of a process, that its drift is not a fixed matrix times a rate.
     """
 
+    shown = ("lam", "direction")
     order = 1
     stochastic = False
 
@@ -53,23 +56,15 @@ class Conjugate(Sampler):
         self.lam: float = lam
         self.direction: Direction = direction
 
-    def coefficients(self, process, t, s):
+    def tables(self, process: LinearProcess, t: Times, s: Times) -> ConjugateStep:
         b = self.lam * direction_matrix(self.direction, process.k)
-        a = require_scheduled(process, "Conjugate").drift_matrix
-        return conjugate_step(process, a, torch.eye(process.k, dtype=torch.float64), b, t, s)
+        known = require_scheduled(process, "Conjugate")
+        return conjugate_step(known, known.drift_matrix, torch.eye(process.k, dtype=torch.float64), b, t, s)
 
-    def step(self, z, c, model, t, noise):
-        return mix(c.move, z) + mix(c.push, model(z, t).eps)
-
-    def __repr__(self) -> str:
-        return f"Conjugate(lam={self.lam:g}, direction={self.direction!r})"
-
-
-def require_scheduled(process: LinearProcess, who: str) -> ScheduledProcess:
-    """The process itself, if its drift is a fixed matrix times a rate; raises ValueError if not."""
-    if not isinstance(process, ScheduledProcess):
-        raise ValueError(f"{who} turns with a fixed drift matrix, and {process!r} has none: use Exponential or GDDIM.")
-    return process
+    def step(
+        self, z: States, state: None, row: ConjugateStep, model: Model, t: Tensor, noise: Noise
+    ) -> tuple[States, None]:
+        return mix(row.state, z) + mix(row.eps, model(z, t).eps), None
 
 
 def direction_matrix(direction: Direction, k: int) -> Tensor:
@@ -79,12 +74,11 @@ def direction_matrix(direction: Direction, k: int) -> Tensor:
     return torch.eye(k, dtype=torch.float64) if direction == "identity" else torch.ones(k, k, dtype=torch.float64)
 
 
-def conjugate_step(process: LinearProcess, a: Tensor, part: Tensor, b: Tensor, t: Tensor, s: Tensor) -> ConjugateStep:
+def conjugate_step(process: ScheduledProcess, a: Tensor, part: Tensor, b: Tensor, t: Times, s: Times) -> ConjugateStep:
     """The conjugate Euler step of dz/dt = βA z + P βD L⁻ᵀ ε with the linear part λB = b; A, P may be some rows only."""
-    clocked = require_scheduled(process, "a conjugate step")
     tau, width = quadrature(process, t, s)
-    elapsed = clocked.schedule.increment(s, t)[:, None, None]
-    left = clocked.schedule.increment(s[:, None].expand_as(tau), tau)[..., None, None]
+    elapsed = process.schedule.increment(s, t)[:, None, None]
+    left = process.schedule.increment(s[:, None].expand_as(tau), tau)[..., None, None]
     pushes = torch.matrix_exp((b - a) * left) @ part @ process.diffusion_rate(tau) @ process.marginal(tau).whitener.mT
-    move = torch.matrix_exp((b - a) * elapsed) @ (torch.eye(len(a), dtype=torch.float64) - elapsed * b)
-    return ConjugateStep(move, torch.einsum("nq,nqab->nab", tau * width, pushes))
+    linear = torch.matrix_exp((b - a) * elapsed) @ (torch.eye(len(a), dtype=torch.float64) - elapsed * b)
+    return ConjugateStep(linear, torch.einsum("nq,nqab->nab", tau * width, pushes))

@@ -13,30 +13,34 @@ import torch
 from torch import Tensor
 
 from psld.kernels import cholesky, mix
-from psld.samplers.base import Sampler
+from psld.model import Model
+from psld.processes import LinearProcess
+from psld.samplers.sampler import Noise, OneStepSampler, States, Times
 
 __all__ = ["EulerMaruyama"]
 
 
 class EulerStep(NamedTuple):
-    """z_s = move z_t + push score + spread ξ."""
+    """What multiplies each: z_s = state z_t + score ∇log p + noise ξ."""
 
-    move: Tensor
-    push: Tensor
-    spread: Tensor
+    state: Tensor
+    score: Tensor
+    noise: Tensor
 
 
-class EulerMaruyama(Sampler):
+class EulerMaruyama(OneStepSampler[EulerStep]):
     """The plain discretisation of the reverse SDE. Weak order 1 in the step of t."""
 
     order = 1
     stochastic = True
 
-    def coefficients(self, process, t, s):
+    def tables(self, process: LinearProcess, t: Times, s: Times) -> EulerStep:
         h = (t - s)[:, None, None]
         variance = 2.0 * h * process.diffusion_rate(t)
-        move = torch.eye(process.k, dtype=torch.float64) - h * process.drift_rate(t)
-        return EulerStep(move, variance, cholesky(variance))
+        linear = torch.eye(process.k, dtype=torch.float64) - h * process.drift_rate(t)
+        return EulerStep(linear, variance, cholesky(variance))
 
-    def step(self, z, c, model, t, noise):
-        return mix(c.move, z) + mix(c.push, model(z, t).score) + mix(c.spread, noise())
+    def step(
+        self, z: States, state: None, row: EulerStep, model: Model, t: Tensor, noise: Noise
+    ) -> tuple[States, None]:
+        return mix(row.state, z) + mix(row.score, model(z, t).score) + mix(row.noise, noise()), None

@@ -11,7 +11,6 @@ For the VP process this is, with η = 0, DDIM (order 1; Song et al., 2021) and D
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -21,19 +20,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.kernels import cholesky, mix, outer
+from psld.model import Model
 from psld.processes import LinearProcess
-from psld.samplers.base import Sampler
 from psld.samplers.flows import data_weights, noise_flow, whitened_flow
+from psld.samplers.sampler import FixedStepSampler, Noise, States, Times
 
 __all__ = ["DPMSolverPP", "Exponential", "PredictorCorrector"]
 
 Weights = Callable[..., Tensor]
 """weights(process, t, s, clocks) of `psld.samplers.flows`."""
 
+Past = tuple[Float[Tensor, "B *data"], ...]
+"""x̂₀ of earlier steps, the latest first."""
+
 
 class ExponentialStep(NamedTuple):
-    """signal_t = Φ₀(t), signal_s = Φ₀(s), flow = Ψ(s, t), past = w_j for x̂₀ of one, two … steps ago, spread of ξ.
+    """signal_t = Φ₀(t), signal_s = Φ₀(s), flow = Ψ(s, t), past = w_j for x̂₀ of one, two … steps ago.
 
+    noise: L_s √(I − M Mᵀ), the factor of what joins.
     restart: in the row of the second step, the weight that x̂₀ at its start has in the first step; else 0.
     """
 
@@ -41,11 +45,11 @@ class ExponentialStep(NamedTuple):
     signal_s: Tensor
     flow: Tensor
     past: Tensor
-    spread: Tensor
+    noise: Tensor
     restart: Tensor
 
 
-class Exponential(Sampler):
+class Exponential(FixedStepSampler[ExponentialStep, Past]):
     """Exact between evaluations but for x̂₀, which is a polynomial through the last `order` evaluations.
 
     The first steps use as many evaluations as there are; for order 3 the first one is mended when the second begins.
@@ -58,6 +62,8 @@ class Exponential(Sampler):
         ValueError: an argument is out of its range; order 3 with noise: x̂₀ along a noisy path is no smooth curve.
     """
 
+    shown = ("order",)
+
     def __init__(self, order: int = 2, eta: float = 0.0):
         if order not in (1, 2, 3):
             raise ValueError(f"order must be 1, 2 or 3: got {order}.")
@@ -69,7 +75,7 @@ class Exponential(Sampler):
             )
         self.order, self.eta, self.stochastic = order, eta, eta > 0.0
 
-    def coefficients(self, process, t, s):
+    def tables(self, process: LinearProcess, t: Times, s: Times) -> ExponentialStep:
         weights = partial(data_weights, eta=self.eta)
         return ExponentialStep(
             process.signal(t),
@@ -80,22 +86,21 @@ class Exponential(Sampler):
             restart_weights(process, t, s, weights),
         )
 
-    def begin(self):
-        return partial(self.step, past=deque(maxlen=self.order))
+    def init(self, z: States) -> Past:
+        """No step was taken yet."""
+        return ()
 
-    def step(self, z, c, model, t, noise, past: deque[Tensor] | None = None):
-        past = deque() if past is None else past
+    def step(
+        self, z: States, state: Past, row: ExponentialStep, model: Model, t: Tensor, noise: Noise
+    ) -> tuple[States, Past]:
         x0 = model(z, t).x0
-        if self.order > 2 and len(past) == 1:
-            z = z + outer(c.restart, x0 - past[0])
-        z = outer(c.signal_s, x0) + mix(c.flow, z - outer(c.signal_t, x0))
-        for weight, earlier in zip(c.past.unbind(-2), past, strict=False):
+        if self.order > 2 and len(state) == 1:
+            z = z + outer(row.restart, x0 - state[0])
+        z = outer(row.signal_s, x0) + mix(row.flow, z - outer(row.signal_t, x0))
+        for weight, earlier in zip(row.past.unbind(-2), state, strict=False):
             z = z + outer(weight, earlier - x0)
-        past.appendleft(x0)
-        return z + mix(c.spread, noise()) if self.stochastic else z
-
-    def __repr__(self) -> str:
-        return f"Exponential(order={self.order}" + (f", eta={self.eta:g})" if self.stochastic else ")")
+        z = z + mix(row.noise, noise()) if self.stochastic else z
+        return z, (x0, *state)[: self.order]
 
 
 class DPMSolverPP(Exponential):
@@ -103,21 +108,26 @@ class DPMSolverPP(Exponential):
 
     As `Exponential` of order 2, but x̂₀ is constant within a step: the line through two evaluations at the middle of the
     step in λ, instead of the line itself.
+
+    Args:
+        eta: noise that joins on the way, from 0 (probability flow) to 1 (reverse SDE).
+
+    Raises:
+        ValueError: eta is out of its range.
     """
+
+    shown = ()
 
     def __init__(self, eta: float = 0.0):
         super().__init__(2, eta)
 
-    def coefficients(self, process, t, s):
-        held = Exponential(1, self.eta).coefficients(process, t, s)
+    def tables(self, process: LinearProcess, t: Times, s: Times) -> ExponentialStep:
+        held = Exponential(1, self.eta).tables(process, t, s)
         clock = -torch.cat([process.noise_scale(t), process.noise_scale(s[-1:])]).log()
         step = clock.diff()
         share = torch.cat([step.new_zeros(1), -0.5 * step[1:] / step[:-1]])  # the first step has no line yet
         change = held.signal_s - (held.flow @ held.signal_t[..., None])[..., 0]
         return held._replace(past=(share[:, None] * change)[:, None])
-
-    def __repr__(self) -> str:
-        return "DPMSolverPP(" + (f"eta={self.eta:g})" if self.stochastic else ")")
 
 
 class CorrectedStep(NamedTuple):
@@ -133,15 +143,17 @@ class CorrectedStep(NamedTuple):
     correct: Tensor
 
 
-class Memory:
-    """What a predictor–corrector keeps: earlier x̂₀, latest first, and the latest step with x̂₀ held constant."""
+class Predicted(NamedTuple):
+    """What a predictor–corrector remembers: the latest step with x̂₀ held constant, and earlier x̂₀, latest first.
 
-    def __init__(self, length: int):
-        self.x0: deque[Tensor] = deque(maxlen=length)
-        self.held: Tensor | None = None
+    held is None before the first step.
+    """
+
+    held: States | None
+    past: Past
 
 
-class PredictorCorrector(Sampler):
+class PredictorCorrector(FixedStepSampler[CorrectedStep, Predicted]):
     """An `Exponential` step whose result is improved, at no further cost, once x̂₀ at its end is known.
 
     The evaluation at the predicted state serves twice: in the polynomial that redoes the step, now of one order more,
@@ -154,6 +166,7 @@ class PredictorCorrector(Sampler):
         ValueError: another order.
     """
 
+    shown = ("predictor",)
     stochastic = False
 
     def __init__(self, predictor: int = 2):
@@ -161,7 +174,7 @@ class PredictorCorrector(Sampler):
             raise ValueError(f"the order of the predictor must be 1 or 2: got {predictor}.")
         self.predictor, self.order = predictor, predictor + 1
 
-    def coefficients(self, process, t, s):
+    def tables(self, process: LinearProcess, t: Times, s: Times) -> CorrectedStep:
         correct = past_weights(process, t, s, self.predictor, data_weights, ahead=True)
         return CorrectedStep(
             process.signal(t),
@@ -171,30 +184,28 @@ class PredictorCorrector(Sampler):
             torch.cat([torch.zeros_like(correct[:1]), correct[:-1]]),  # a step is corrected one step later
         )
 
-    def begin(self):
-        return partial(self.step, memory=Memory(self.predictor))
+    def init(self, z: States) -> Predicted:
+        """No step was taken yet."""
+        return Predicted(None, ())
 
-    def step(self, z, c, model, t, noise, memory: Memory | None = None):
-        memory = memory or Memory(self.predictor)
+    def step(
+        self, z: States, state: Predicted, row: CorrectedStep, model: Model, t: Tensor, noise: Noise
+    ) -> tuple[States, Predicted]:
         x0 = model(z, t).x0
-        if memory.held is not None:
-            start, *before = memory.x0
-            z = memory.held
-            for weight, known in zip(c.correct.unbind(-2), [x0, *before], strict=False):
+        if state.held is not None:
+            start, *before = state.past
+            z = state.held
+            for weight, known in zip(row.correct.unbind(-2), [x0, *before], strict=False):
                 z = z + outer(weight, known - start)
-        memory.held = outer(c.signal_s, x0) + mix(c.flow, z - outer(c.signal_t, x0))
-        z = memory.held
-        for weight, earlier in zip(c.past.unbind(-2), memory.x0, strict=False):
+        held = outer(row.signal_s, x0) + mix(row.flow, z - outer(row.signal_t, x0))
+        z = held
+        for weight, earlier in zip(row.past.unbind(-2), state.past, strict=False):
             z = z + outer(weight, earlier - x0)
-        memory.x0.appendleft(x0)
-        return z
-
-    def __repr__(self) -> str:
-        return f"PredictorCorrector(predictor={self.predictor})"
+        return z, Predicted(held, (x0, *state.past)[: self.predictor])
 
 
 def past_weights(
-    process: LinearProcess, t: Tensor, s: Tensor, order: int, weights: Weights, ahead: bool = False
+    process: LinearProcess, t: Times, s: Times, order: int, weights: Weights, ahead: bool = False
 ) -> Float[Tensor, "n p *k"]:
     """Weights of the differences to the evaluation at t: with `ahead` first of the one at s, then of those before t.
 
@@ -216,7 +227,7 @@ def past_weights(
     return torch.cat(groups)
 
 
-def restart_weights(process: LinearProcess, t: Tensor, s: Tensor, weights: Weights) -> Float[Tensor, "n *k"]:
+def restart_weights(process: LinearProcess, t: Times, s: Times, weights: Weights) -> Float[Tensor, "n *k"]:
     """For the second step: what the evaluation at its start should have weighed in the first. All other rows are 0."""
     known = past_weights(process, t[:1], s[:1], 1, weights, ahead=True)[:, 0]
     rows = known.new_zeros(len(t), *known.shape[1:])
@@ -224,7 +235,7 @@ def restart_weights(process: LinearProcess, t: Tensor, s: Tensor, weights: Weigh
     return rows
 
 
-def joining_noise(process: LinearProcess, t: Tensor, s: Tensor, eta: float) -> Float[Tensor, "n k k"]:
+def joining_noise(process: LinearProcess, t: Times, s: Times, eta: float) -> Float[Tensor, "n k k"]:
     """The factor of the noise that joins from t to s: L_s √(I − M Mᵀ)."""
     if eta == 0.0:
         return torch.zeros(len(t), process.k, process.k, dtype=torch.float64)

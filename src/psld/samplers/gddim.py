@@ -11,23 +11,27 @@ Derivation: docs/derivations/exponential.md.
 
 from __future__ import annotations
 
-from collections import deque
-from functools import partial
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from psld.kernels import mix, outer
-from psld.samplers.base import Sampler
+from psld.model import Model
+from psld.processes import LinearProcess
 from psld.samplers.exponential import past_weights, restart_weights
 from psld.samplers.flows import noise_flow, noise_weights
+from psld.samplers.sampler import FixedStepSampler, Noise, States, Times
 
 __all__ = ["GDDIM"]
 
+Past = tuple[Float[Tensor, "B k *data"], ...]
+"""ε_R of earlier steps, the latest first."""
+
 
 class NoiseStep(NamedTuple):
-    """signal_t = Φ₀(t), signal_s = Φ₀(s), flow = Ψ(s, t), whiten = R⁻¹ at t, past = U_j R for one, two … steps ago.
+    """signal_t = Φ₀(t), signal_s = Φ₀(s), flow = Ψ(s, t), whitener = R⁻¹ at t, past = U_j R for one, two … steps ago.
 
     restart: as for `Exponential`.
     """
@@ -35,12 +39,12 @@ class NoiseStep(NamedTuple):
     signal_t: Tensor
     signal_s: Tensor
     flow: Tensor
-    whiten: Tensor
+    whitener: Tensor
     past: Tensor
     restart: Tensor
 
 
-class GDDIM(Sampler):
+class GDDIM(FixedStepSampler[NoiseStep, Past]):
     """Exact between evaluations but for ε_R, which is a polynomial through the last `order` evaluations. Deterministic.
 
     Args:
@@ -50,6 +54,7 @@ class GDDIM(Sampler):
         ValueError: another order.
     """
 
+    shown = ("order",)
     stochastic = False
 
     def __init__(self, order: int = 2):
@@ -57,32 +62,30 @@ class GDDIM(Sampler):
             raise ValueError(f"order must be 1, 2 or 3: got {order}.")
         self.order = order
 
-    def coefficients(self, process, t, s):
+    def tables(self, process: LinearProcess, t: Times, s: Times) -> NoiseStep:
         flow, kernel = noise_flow(process, t, s), process.marginal(t)
         factor = [kernel.cholesky[0]]
         for hop in flow[:-1]:
             factor.append(hop @ factor[-1])
         r = torch.stack(factor)
-        whiten = r.mT @ kernel.whitener.mT @ kernel.whitener  # R⁻¹ = Rᵀ Σ⁻¹, since R Rᵀ = Σ
+        whitener = r.mT @ kernel.whitener.mT @ kernel.whitener  # R⁻¹ = Rᵀ Σ⁻¹, since R Rᵀ = Σ
         past = past_weights(process, t, s, self.order, noise_weights) @ r[:, None]
         restart = restart_weights(process, t, s, noise_weights) @ r[0]
-        return NoiseStep(process.signal(t), process.signal(s), flow, whiten, past, restart)
+        return NoiseStep(process.signal(t), process.signal(s), flow, whitener, past, restart)
 
-    def begin(self):
-        return partial(self.step, past=deque(maxlen=self.order))
+    def init(self, z: States) -> Past:
+        """No step was taken yet."""
+        return ()
 
-    def step(self, z, c, model, t, noise, past: deque[Tensor] | None = None):
-        past = deque() if past is None else past
+    def step(
+        self, z: States, state: Past, row: NoiseStep, model: Model, t: Tensor, noise: Noise
+    ) -> tuple[States, Past]:
         x0 = model(z, t).x0
-        n = z - outer(c.signal_t, x0)
-        eps = mix(c.whiten, n)
-        if self.order > 2 and len(past) == 1:
-            n = n + mix(c.restart, eps - past[0])
-        z = outer(c.signal_s, x0) + mix(c.flow, n)
-        for weight, earlier in zip(c.past.unbind(-3), past, strict=False):
+        n = z - outer(row.signal_t, x0)
+        eps = mix(row.whitener, n)
+        if self.order > 2 and len(state) == 1:
+            n = n + mix(row.restart, eps - state[0])
+        z = outer(row.signal_s, x0) + mix(row.flow, n)
+        for weight, earlier in zip(row.past.unbind(-3), state, strict=False):
             z = z + mix(weight, earlier - eps)
-        past.appendleft(eps)
-        return z
-
-    def __repr__(self) -> str:
-        return f"GDDIM(order={self.order})"
+        return z, (eps, *state)[: self.order]

@@ -6,27 +6,32 @@ NFE counts every network call: a grid of N times takes N − 1 steps, and a fina
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from psld.files import write_json
-from psld.processes import LinearProcess
+from psld.processes import VPSDE, LinearProcess
+from psld.specs import SpecifiedValue, build
 
 __all__ = [
     "NAMES",
     "Final",
     "Grid",
+    "best",
     "edm_rho",
+    "ends",
     "log_snr",
     "named",
     "noise_scales",
     "optimised",
+    "optimised_projected",
     "paper",
     "quadratic",
     "uniform",
@@ -35,12 +40,11 @@ __all__ = [
 Final = Literal["denoise", "euler", "none"]
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(SpecifiedValue):
     """Decreasing times, from where sampling starts to where it stops, and what becomes of the last state.
 
-    Attributes:
-        times: float64, strictly decreasing, positive.
+    Args:
+        times: strictly decreasing, positive; kept as float64.
         final: "denoise" returns x̂₀ at the last time; "euler" takes a noise-free Euler step of the reverse SDE to t = 0
             (the paper's convention); "none" returns the position as it is. The first two cost one evaluation.
 
@@ -48,12 +52,11 @@ class Grid:
         ValueError: fewer than two times, or times that are not positive and strictly decreasing.
     """
 
-    times: Float[Tensor, " n"]
-    final: Final = "denoise"
-
-    def __post_init__(self):
-        if self.final not in ("denoise", "euler", "none"):
-            raise ValueError(f"final must be 'denoise', 'euler' or 'none': got {self.final!r}.")
+    def __init__(self, times: Float[Tensor, " n"] | Sequence[float], final: Final = "denoise"):
+        if final not in ("denoise", "euler", "none"):
+            raise ValueError(f"final must be 'denoise', 'euler' or 'none': got {final!r}.")
+        self.times: Float[Tensor, " n"] = torch.as_tensor(times, dtype=torch.float64)
+        self.final: Final = final
         if self.times.ndim != 1 or len(self.times) < 2:
             raise ValueError(f"a grid needs at least two times: got shape {tuple(self.times.shape)}.")
         if not (self.times.diff() < 0).all() or self.times[-1] <= 0:
@@ -147,7 +150,7 @@ def noise_scales(process: LinearProcess, sigmas: Float[Tensor, " n"], final: Fin
     return _at_noise_scales(process, sigmas, float(process.time_of(sigmas[-1])), final)
 
 
-def optimised(process: LinearProcess, nfe: int, sigma_space: bool = False, final: Final = "denoise") -> Grid:
+def optimised(process: LinearProcess, nfe: int, final: Final = "denoise") -> Grid:
     """The grid on which the exponential sampler of order 2 came nearest to the exact flow of the digits mixture.
 
     Found by `psld.samplers.tuning.optimise_grid` and stored as data; for other images, search your own.
@@ -155,26 +158,80 @@ def optimised(process: LinearProcess, nfe: int, sigma_space: bool = False, final
     Args:
         process: VPSDE(), CLD(), PSLD(0.01) or PSLD(0.25), with their published settings.
         nfe: network calls, the final one included, of those that were searched.
-        sigma_space: for a `Projected` sampler, which walks in the statistic y; then any process will do.
         final: what becomes of the last state.
 
     Raises:
         ValueError: there is none for this process or this number of calls; the message lists those there are.
     """
-    rows = json.loads(files("psld.samplers").joinpath("optimised_grids.json").read_text())
-    top = float(process.noise_scale(process.T))
-    name = "VPSDE()" if sigma_space else repr(process)
-    found = {row["nfe"]: row["noise_scales"] for row in rows if row["process"] == name}
-    if not found or not (sigma_space or abs(next(iter(found.values()))[0] / top - 1) < 1e-3):
-        known = ", ".join(dict.fromkeys(row["process"] for row in rows))
+    found = _searched(process)
+    if not found:
+        known = ", ".join(map(repr, dict.fromkeys(row.process for row in _optimised())))
         raise ValueError(
-            f"no optimised grid for {process!r} with σ(T) = {top:g}; there are some for {known}. "
+            f"no optimised grid for {process!r}; there are some for {known}. "
             "Use log_snr or edm_rho, or search one with psld.samplers.tuning.optimise_grid."
         )
+    return _stored(process, found, nfe, final)
+
+
+def optimised_projected(process: LinearProcess, nfe: int, final: Final = "denoise") -> Grid:
+    """The same for `Projected` samplers, of any process: they walk in the statistic y, where all processes are one.
+
+    Args:
+        process: any.
+        nfe: as for `optimised`.
+        final: what becomes of the last state.
+
+    Raises:
+        ValueError: there is none for this number of calls; the message lists those there are.
+    """
+    return _stored(process, _searched(VPSDE()), nfe, final)
+
+
+def best(process: LinearProcess, nfe: int, projected: bool = False) -> Grid:
+    """The optimised grid where there is one for this process and number of calls, else `log_snr`.
+
+    Args:
+        process: of the model.
+        nfe: network calls, the final one included.
+        projected: for a `Projected` sampler.
+
+    Raises:
+        ValueError: nfe too small for one step.
+    """
+    if nfe in _searched(VPSDE() if projected else process):
+        return (optimised_projected if projected else optimised)(process, nfe)
+    return log_snr(process, nfe)
+
+
+def ends(process: LinearProcess, end: float = 1e-3, final: Final = "denoise") -> Grid:
+    """T and `end` alone, for samplers that choose the steps between them."""
+    return Grid([process.T, end], final)
+
+
+class _Optimised(NamedTuple):
+    """A row of optimised_grids.json: the process, its network calls, and σ of every time."""
+
+    process: LinearProcess
+    nfe: int
+    noise_scales: tuple[float, ...]
+
+
+@cache
+def _optimised() -> tuple[_Optimised, ...]:
+    rows = json.loads(files("psld.samplers").joinpath("optimised_grids.json").read_text(encoding="utf-8"))
+    return tuple(_Optimised(build(row["process"]), row["nfe"], tuple(row["noise_scales"])) for row in rows)
+
+
+def _searched(process: LinearProcess) -> dict[int, tuple[float, ...]]:
+    """The noise scales that were found for a process, by number of calls; empty where there are none."""
+    return {row.nfe: row.noise_scales for row in _optimised() if row.process == process}
+
+
+def _stored(process: LinearProcess, found: dict[int, tuple[float, ...]], nfe: int, final: Final) -> Grid:
     if nfe not in found:
         raise ValueError(f"optimised grids are there for nfe = {', '.join(map(str, sorted(found)))}: got {nfe}.")
-    sigmas = torch.tensor([top, *found[nfe][1:]], dtype=torch.float64)
-    return noise_scales(process, sigmas, final)
+    sigmas = [float(process.noise_scale(process.T)), *found[nfe][1:]]
+    return noise_scales(process, torch.tensor(sigmas, dtype=torch.float64), final)
 
 
 NAMES = ("log-snr", "edm-rho", "uniform", "quadratic", "optimised", "paper-uniform", "paper-quadratic")
@@ -191,7 +248,7 @@ def named(name: str, process: LinearProcess, nfe: int) -> Grid:
         raise ValueError(f"unknown grid {name!r}: one of {', '.join(NAMES)}, or a .json file.")
     if name.startswith("paper-"):
         return paper(process, nfe, "uniform" if name == "paper-uniform" else "quadratic")
-    makers = {
+    makers: dict[str, Callable[[LinearProcess, int], Grid]] = {
         "log-snr": log_snr,
         "edm-rho": edm_rho,
         "uniform": uniform,

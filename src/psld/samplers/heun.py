@@ -16,25 +16,27 @@ import torch
 from torch import Tensor
 
 from psld.kernels import mix
-from psld.samplers.base import Sampler
+from psld.model import Model
+from psld.processes import LinearProcess
+from psld.samplers.sampler import Noise, OneStepSampler, States, Times
 
 __all__ = ["Heun"]
 
 
 class HeunStep(NamedTuple):
-    """raised = t̂ and stop = s; lift and spread of the kernel from t to t̂; h βA and h βD at both ends."""
+    """raised = t̂ and stop = s; Φ and L of the kernel from t to t̂; h A and h D, A and D at t̂ and at s."""
 
     raised: Tensor
     stop: Tensor
-    lift: Tensor
-    spread: Tensor
-    move: Tensor
-    push: Tensor
-    move_s: Tensor
-    push_s: Tensor
+    churn_map: Tensor
+    churn_noise: Tensor
+    drift: Tensor
+    diffusion: Tensor
+    drift_s: Tensor
+    diffusion_s: Tensor
 
 
-class Heun(Sampler):
+class Heun(OneStepSampler[HeunStep]):
     """Two evaluations a step, of order 2 in the step of t.
 
     Args:
@@ -47,14 +49,14 @@ class Heun(Sampler):
     """
 
     order = 2
-    evaluations = 2
+    nfe_per_step = 2
 
     def __init__(self, churn: float = 0.0, churn_range: tuple[float, float] = (0.0, math.inf)):
         if churn < 0:
             raise ValueError(f"churn must be ≥ 0: got {churn}.")
-        self.churn, self.churn_range, self.stochastic = churn, churn_range, churn > 0
+        self.churn, self.churn_range, self.stochastic = churn, tuple(churn_range), churn > 0
 
-    def coefficients(self, process, t, s):
+    def tables(self, process: LinearProcess, t: Times, s: Times) -> HeunStep:
         raised = t
         if self.churn:
             low, high = self.churn_range
@@ -66,12 +68,10 @@ class Heun(Sampler):
         rates = [rate(time) for time in (raised, s) for rate in (process.drift_rate, process.diffusion_rate)]
         return HeunStep(raised, s, up.mean_map, up.cholesky, *(h * rate for rate in rates))
 
-    def step(self, z, c, model, t, noise):
+    def step(self, z: States, state: None, row: HeunStep, model: Model, t: Tensor, noise: Noise) -> tuple[States, None]:
         if self.stochastic:
-            z = mix(c.lift, z) + mix(c.spread, noise())
-        slope = mix(c.move, z) - mix(c.push, model(z, c.raised).score)
+            z = mix(row.churn_map, z) + mix(row.churn_noise, noise())
+        slope = mix(row.drift, z) - mix(row.diffusion, model(z, row.raised).score)
         ahead = z - slope
-        return z - 0.5 * (slope + mix(c.move_s, ahead) - mix(c.push_s, model(ahead, c.stop).score))
-
-    def __repr__(self) -> str:
-        return f"Heun(churn={self.churn:g})" if self.stochastic else "Heun()"
+        twice = slope + mix(row.drift_s, ahead) - mix(row.diffusion_s, model(ahead, row.stop).score)
+        return z - 0.5 * twice, None

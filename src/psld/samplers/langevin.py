@@ -9,28 +9,27 @@ covariance of the process as preconditioner, δ has no unit: one size fits posit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
 from psld.kernels import mix
-from psld.samplers.base import Sampler, require_stepwise
+from psld.model import Model
+from psld.processes import LinearProcess
+from psld.samplers.sampler import FixedStepSampler, Noise, State, States, Tables, Times, require_fixed_steps
 
 __all__ = ["Langevin"]
 
 
 class LangevinStep(NamedTuple):
-    """The predictor's tables, the time s they lead to, and δΣ and √(2δ) L there."""
+    """The time s that the step leads to, and there score = δΣ and noise = √(2δ) L."""
 
-    predicted: Any
     stop: Tensor
-    push: Tensor
-    spread: Tensor
+    score: Tensor
+    noise: Tensor
 
 
-class Langevin(Sampler):
+class Langevin(FixedStepSampler[tuple[Tables, LangevinStep], State]):
     """A predictor with Langevin corrections; of the predictor's order, up to a bias of O(δ) that no grid cures.
 
     Args:
@@ -42,28 +41,36 @@ class Langevin(Sampler):
         ValueError: an argument is out of its range, or a predictor without fixed steps of its own.
     """
 
+    shown = ("size", "corrections")
     stochastic = True
 
-    def __init__(self, predictor: Sampler, size: float = 0.05, corrections: int = 1):
+    def __init__(self, predictor: FixedStepSampler[Tables, State], size: float = 0.05, corrections: int = 1):
         if not 0.0 < size < 1.0 or corrections < 1:
             raise ValueError(f"size must lie in (0, 1) and corrections be at least 1: got {size}, {corrections}.")
-        self.predictor = require_stepwise(predictor, "Langevin")
-        self.size, self.corrections = size, corrections
-        self.order, self.evaluations = predictor.order, predictor.evaluations + corrections
+        require_fixed_steps(predictor, "Langevin")
+        self.predictor, self.size, self.corrections = predictor, size, corrections
+        self.order, self.nfe_per_step = predictor.order, predictor.nfe_per_step + corrections
 
-    def coefficients(self, process, t, s):
+    def tables(self, process: LinearProcess, t: Times, s: Times) -> tuple[Tables, LangevinStep]:
         kernel, size = process.marginal(s), self.size
-        predicted = self.predictor.coefficients(process, t, s)
-        return LangevinStep(predicted, s, size * kernel.covariance, math.sqrt(2 * size) * kernel.cholesky)
+        correction = LangevinStep(s, size * kernel.covariance, math.sqrt(2 * size) * kernel.cholesky)
+        return self.predictor.tables(process, t, s), correction
 
-    def begin(self):
-        return partial(self.step, predict=self.predictor.begin())
+    def init(self, z: States) -> State:
+        """The predictor's; corrections remember nothing."""
+        return self.predictor.init(z)
 
-    def step(self, z, c, model, t, noise, predict: Callable[..., Tensor] | None = None):
-        z = (predict or self.predictor.step)(z, c.predicted, model, t, noise)
+    def step(
+        self,
+        z: States,
+        state: State,
+        row: tuple[Tables, LangevinStep],
+        model: Model,
+        t: Tensor,
+        noise: Noise,
+    ) -> tuple[States, State]:
+        predicted, correct = row
+        z, state = self.predictor.step(z, state, predicted, model, t, noise)
         for _ in range(self.corrections):
-            z = z + mix(c.push, model(z, c.stop).score) + mix(c.spread, noise())
-        return z
-
-    def __repr__(self) -> str:
-        return f"Langevin({self.predictor!r}, size={self.size:g}, corrections={self.corrections})"
+            z = z + mix(correct.score, model(z, correct.stop).score) + mix(correct.noise, noise())
+        return z, state

@@ -15,13 +15,14 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from psld.kernels import Kernel, mix, outer
 from psld.model import Model, Prediction
-from psld.processes import EDM, Times
-from psld.samplers.base import Plan, Sampler
-from psld.samplers.grids import Grid
+from psld.processes import EDM, LinearProcess, Times
+from psld.samplers.grids import Grid, best, optimised_projected
+from psld.samplers.sampler import FixedStepSampler, Noise, Plan, Sampler, States, Watcher
 
 __all__ = ["Ancillary", "Projected"]
 
@@ -37,10 +38,10 @@ class Level(NamedTuple):
     ancillary: Tensor
 
 
-class ProjectedPlan(NamedTuple):
+class ProjectedTables(NamedTuple):
     """The solver's plan in σ, and the process at each of its noise scales."""
 
-    inner: Plan
+    inner: Plan[Any]
     levels: dict[float, Level]
 
 
@@ -55,28 +56,43 @@ class Projected(Sampler):
         ValueError: another `ancillary`.
     """
 
-    sigma_space = True
-    stepwise = False
+    shown = ("ancillary",)
 
     def __init__(self, solver: Sampler, ancillary: Ancillary = "once"):
         if ancillary not in ("once", "fresh", "mean"):
             raise ValueError(f"ancillary must be 'once', 'fresh' or 'mean': got {ancillary!r}.")
         self.solver = solver
         self.ancillary: Ancillary = ancillary
-        self.order, self.evaluations = solver.order, solver.evaluations
+        self.order, self.nfe_per_step = solver.order, solver.nfe_per_step
         self.stochastic = solver.stochastic or ancillary == "fresh"
 
-    def coefficients(self, process, t, s):
-        times = torch.cat([t, s[-1:]])
-        sigma = process.noise_scale(times)
-        levels = map(Level, times, process.signal(times), process.ancillary_factor(times))
+    def prepare(self, process: LinearProcess, grid: Grid) -> Plan[ProjectedTables]:
+        sigma = process.noise_scale(grid.times)
+        levels = map(Level, grid.times, process.signal(grid.times), process.ancillary_factor(grid.times))
         inner = self.solver.prepare(EDM(float(sigma[0])), Grid(sigma, "none"))
-        return ProjectedPlan(inner, dict(zip(sigma.tolist(), levels, strict=True)))
+        return Plan(grid, ProjectedTables(inner, dict(zip(sigma.tolist(), levels, strict=True))))
 
-    def step(self, z, c, model, t, noise):
-        raise TypeError("Projected leaves the steps to its solver: call sample or integrate.")
+    def grid_nfe(self, nfe: int) -> int:
+        return self.solver.grid_nfe(nfe)
 
-    def integrate(self, model, z, plan, noise, watch=None):
+    def grid(self, name: str, process: LinearProcess, nfe: int) -> Grid:
+        if name == "optimised":
+            return optimised_projected(process, self.grid_nfe(nfe))
+        return super().grid(name, process, nfe)
+
+    def best_grid(self, process: LinearProcess, nfe: int) -> Grid:
+        if isinstance(self.solver, FixedStepSampler):
+            return best(process, self.grid_nfe(nfe), projected=True)
+        return super().best_grid(process, nfe)
+
+    def integrate(
+        self,
+        model: Model,
+        z: States,
+        plan: Plan[ProjectedTables],
+        noise: Noise,
+        watch: Watcher | None = None,
+    ) -> tuple[States, Int64[Tensor, " B"]]:
         inner = plan.tables.inner
         start, end = inner.grid.times[[0, -1]]
         once = noise() if self.ancillary == "once" else None
@@ -86,9 +102,6 @@ class Projected(Sampler):
         y, nfe = self.solver.integrate(denoiser, y, inner, lambda: noise()[:, :1], denoiser.watcher(watch))
         denoiser.renew()
         return denoiser.state(y, denoiser.level(end)), nfe
-
-    def __repr__(self) -> str:
-        return f"Projected({self.solver!r}, {self.ancillary!r})"
 
 
 class Denoiser(Model):

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from psld.kernels import mix
-from psld.model import ScoreModel
-from psld.samplers.base import Plan, Sampler
+from psld.model import Model
+from psld.processes import LinearProcess
 from psld.samplers.dormand_prince import DormandPrince
+from psld.samplers.grids import Grid
+from psld.samplers.sampler import Noise, Plan, Sampler, States, Watcher
 
 __all__ = ["RK45"]
 
@@ -34,9 +36,10 @@ class RK45(Sampler):
         RuntimeError: a sample needs more than `max_steps`, or its state is no longer finite.
     """
 
+    shown = ("rtol", "atol")
     order = 5
     stochastic = False
-    stepwise = False
+    nfe_per_step = 6
 
     def __init__(
         self,
@@ -47,21 +50,19 @@ class RK45(Sampler):
     ):
         self.solver = DormandPrince(rtol, atol, max_steps, control)
 
-    def coefficients(self, process, t, s):
-        return ()
+    def prepare(self, process: LinearProcess, grid: Grid) -> Plan[tuple[()]]:
+        """The grid alone: there is nothing to tabulate."""
+        return Plan(grid, ())
 
-    def step(self, z, c, model, t, noise):
-        raise TypeError("RK45 chooses its own steps: call sample or integrate.")
-
-    def integrate(self, model, z, plan: Plan, noise, watch=None):
+    def integrate(
+        self, model: Model, z: States, plan: Plan[tuple[()]], noise: Noise, watch: Watcher | None = None
+    ) -> tuple[States, Int64[Tensor, " B"]]:
         start, end = float(plan.grid.times[0]), float(plan.grid.times[-1])
-        return self.solver.solve(lambda z, t, rows: flow(model, z, t), z, start, end)
-
-    def __repr__(self) -> str:
-        return f"RK45(rtol={self.solver.rtol:g}, atol={self.solver.atol:g}, control={self.solver.control!r})"
+        z, nfe = self.solver.solve(lambda z, t, rows: flow(model, z, t), z, start, end)
+        return z, nfe
 
 
-def flow(model: ScoreModel, z: Float[Tensor, "B k *data"], t: Float[Tensor, " B"]) -> Float[Tensor, "B k *data"]:
+def flow(model: Model, z: Float[Tensor, "B k *data"], t: Float[Tensor, " B"]) -> Float[Tensor, "B k *data"]:
     """dz/dt of the probability flow, in forward time."""
     process = model.process
     return mix(process.drift_rate(t), z) - mix(process.diffusion_rate(t), model(z, t).score)

@@ -15,46 +15,69 @@ the stochastic ones the reverse SDE. The reduced ones reuse a score evaluation. 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from psld.kernels import cholesky, linear_kernel, mix
+from psld.model import Model
 from psld.processes import LinearProcess, Process
-from psld.samplers.base import Sampler
-from psld.samplers.conjugate import ConjugateStep, Direction, conjugate_step, direction_matrix, require_scheduled
+from psld.samplers.conjugate import ConjugateStep, Direction, conjugate_step, direction_matrix
+from psld.samplers.requirements import require_momentum, require_recipe, require_scheduled
+from psld.samplers.sampler import Noise, OneStepSampler, States, Times
 
 __all__ = ["OBA", "ROBA", "RVV", "ConjugateOBA", "ConjugateVerlet", "SymplecticEuler", "VelocityVerlet"]
 
-AnyProcess = TypeVar("AnyProcess", bound=LinearProcess)
-
 
 class Part(NamedTuple):
-    """z ← z + move z + push ∇log p; only position rows, or only momentum rows, differ from zero."""
+    """What multiplies each: z ← z + state z + score ∇log p; only position rows, or only momentum rows, are not zero."""
 
-    move: Tensor
-    push: Tensor
+    state: Tensor
+    score: Tensor
 
 
-class DeterministicStep(NamedTuple):
-    """The end s of the step, the position part of it, and the momentum part: of all of it, or of half."""
+class FlowStep(NamedTuple):
+    """The end s of the step, its part P (position), and its part K (momentum): all of it, or half."""
 
     stop: Tensor
-    position: Any
-    momentum: Any
+    position: Part
+    momentum: Part
 
 
-class StochasticStep(NamedTuple):
-    """turn and spread of O, then the position part and the momentum part."""
+class Friction(NamedTuple):
+    """O: its mean map Φ, and the Cholesky factor L of its covariance."""
 
-    turn: Tensor
-    spread: Tensor
-    position: Any
-    momentum: Any
+    mean_map: Tensor
+    noise: Tensor
 
 
-class SymplecticEuler(Sampler):
+class FrictionStep(NamedTuple):
+    """O, P and K."""
+
+    friction: Friction
+    position: Part
+    momentum: Part
+
+
+class ConjugateFlowStep(NamedTuple):
+    """The end s, half a step of momentum, one of position, half of momentum."""
+
+    stop: Tensor
+    first: ConjugateStep
+    position: ConjugateStep
+    last: ConjugateStep
+
+
+class ConjugateFrictionStep(NamedTuple):
+    """O, and P and K as conjugate steps."""
+
+    friction: Friction
+    position: ConjugateStep
+    momentum: ConjugateStep
+
+
+class SymplecticEuler(OneStepSampler[FlowStep]):
     """Momentum, then position, each with its own score evaluation. Order 1 in the step of t.
 
     Raises:
@@ -63,18 +86,18 @@ class SymplecticEuler(Sampler):
 
     order = 1
     stochastic = False
-    evaluations = 2
+    nfe_per_step = 2
 
-    def coefficients(self, process, t, s):
-        position, momentum = flow_parts(process, s, t)
-        return DeterministicStep(s, euler(*position), euler(*momentum))
+    def tables(self, process: LinearProcess, t: Times, s: Times) -> FlowStep:
+        position, momentum = flow_parts(require_momentum(process, type(self).__name__), s, t)
+        return FlowStep(s, euler(*position), euler(*momentum))
 
-    def step(self, z, c, model, t, noise):
-        z = apply(c.momentum, z, model(z, t).score)
-        return apply(c.position, z, model(z, t).score)
+    def step(self, z: States, state: None, row: FlowStep, model: Model, t: Tensor, noise: Noise) -> tuple[States, None]:
+        z = apply(row.momentum, z, model(z, t).score)
+        return apply(row.position, z, model(z, t).score), None
 
 
-class VelocityVerlet(Sampler):
+class VelocityVerlet(OneStepSampler[FlowStep]):
     """Half a step of momentum, one of position, half of momentum, an evaluation each. Order 1 in the step of t.
 
     (Not 2: the force depends on the momentum, so the second half step is not the mirror image of the first.)
@@ -82,30 +105,30 @@ class VelocityVerlet(Sampler):
 
     order = 1
     stochastic = False
-    evaluations = 3
+    nfe_per_step = 3
 
-    def coefficients(self, process, t, s):
-        position, momentum = flow_parts(process, s, t)
-        return DeterministicStep(s, euler(*position), euler(*momentum, share=0.5))
+    def tables(self, process: LinearProcess, t: Times, s: Times) -> FlowStep:
+        position, momentum = flow_parts(require_momentum(process, type(self).__name__), s, t)
+        return FlowStep(s, euler(*position), euler(*momentum, share=0.5))
 
-    def step(self, z, c, model, t, noise):
-        z = apply(c.momentum, z, model(z, t).score)
-        z = apply(c.position, z, model(z, t).score)
-        return apply(c.momentum, z, model(z, c.stop).score)
+    def step(self, z: States, state: None, row: FlowStep, model: Model, t: Tensor, noise: Noise) -> tuple[States, None]:
+        z = apply(row.momentum, z, model(z, t).score)
+        z = apply(row.position, z, model(z, t).score)
+        return apply(row.momentum, z, model(z, row.stop).score), None
 
 
 class RVV(VelocityVerlet):
     """Reduced velocity Verlet: the first evaluation serves momentum and position, the second is made at s."""
 
-    evaluations = 2
+    nfe_per_step = 2
 
-    def step(self, z, c, model, t, noise):
+    def step(self, z: States, state: None, row: FlowStep, model: Model, t: Tensor, noise: Noise) -> tuple[States, None]:
         score = model(z, t).score
-        z = apply(c.position, apply(c.momentum, z, score), score)
-        return apply(c.momentum, z, model(z, c.stop).score)
+        z = apply(row.position, apply(row.momentum, z, score), score)
+        return apply(row.momentum, z, model(z, row.stop).score), None
 
 
-class OBA(Sampler):
+class OBA(OneStepSampler[FrictionStep]):
     """O, then momentum, then position, the last two with an evaluation each. Weak order 1 in the step of t.
 
     Args:
@@ -116,82 +139,77 @@ class OBA(Sampler):
         ValueError: λ_s is negative, or the process has no momentum or no stationary law.
     """
 
+    shown = ("position_noise",)
     order = 1
     stochastic = True
-    evaluations = 2
+    nfe_per_step = 2
 
     def __init__(self, position_noise: float = 1.0):
         self.position_noise = _checked(position_noise)
 
-    def coefficients(self, process, t, s):
-        turn, spread = friction(process, s, t, self.position_noise)
-        position, momentum = remainder_parts(process, s, t)
-        return StochasticStep(turn, spread, euler(*position), euler(*momentum))
+    def tables(self, process: LinearProcess, t: Times, s: Times) -> FrictionStep:
+        who = type(self).__name__
+        known = require_momentum(require_recipe(process, who), who)
+        position, momentum = remainder_parts(known, s, t)
+        return FrictionStep(friction(known, s, t, self.position_noise), euler(*position), euler(*momentum))
 
-    def step(self, z, c, model, t, noise):
-        z = mix(c.turn, z) + mix(c.spread, noise())
-        z = apply(c.momentum, z, model(z, t).score)
-        return apply(c.position, z, model(z, t).score)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(position_noise={self.position_noise:g})"
+    def step(
+        self, z: States, state: None, row: FrictionStep, model: Model, t: Tensor, noise: Noise
+    ) -> tuple[States, None]:
+        z = mix(row.friction.mean_map, z) + mix(row.friction.noise, noise())
+        z = apply(row.momentum, z, model(z, t).score)
+        return apply(row.position, z, model(z, t).score), None
 
 
 class ROBA(OBA):
     """Reduced OBA: one evaluation, after O, serves momentum and position."""
 
-    evaluations = 1
+    nfe_per_step = 1
 
-    def step(self, z, c, model, t, noise):
-        z = mix(c.turn, z) + mix(c.spread, noise())
+    def step(
+        self, z: States, state: None, row: FrictionStep, model: Model, t: Tensor, noise: Noise
+    ) -> tuple[States, None]:
+        z = mix(row.friction.mean_map, z) + mix(row.friction.noise, noise())
         score = model(z, t).score
-        return apply(c.position, apply(c.momentum, z, score), score)
+        return apply(row.position, apply(row.momentum, z, score), score), None
 
 
-class ConjugateVerlet(Sampler):
+class ConjugateVerlet(OneStepSampler[ConjugateFlowStep]):
     """Reduced velocity Verlet whose parts are conjugate steps (`psld.samplers.conjugate`), with ε for the score.
 
     Args:
         lam, direction: λ and B.
     """
 
+    shown = ("lam", "direction")
     order = 1
     stochastic = False
-    evaluations = 2
+    nfe_per_step = 2
 
     def __init__(self, lam: float = 0.0, direction: Direction = "ones"):
         direction_matrix(direction, 1)  # refuses any other
         self.lam: float = lam
         self.direction: Direction = direction
 
-    def coefficients(self, process, t, s):
+    def tables(self, process: LinearProcess, t: Times, s: Times) -> ConjugateFlowStep:
         b, eye = self.lam * direction_matrix(self.direction, process.k), torch.eye(process.k, dtype=torch.float64)
-        middle, a = 0.5 * (t + s), require_momentum(require_scheduled(process, "ConjugateVerlet")).drift_matrix
+        known = require_momentum(require_scheduled(process, "ConjugateVerlet"), "ConjugateVerlet")
+        middle, a = 0.5 * (t + s), known.drift_matrix
         position, momentum = position_rows(a), momentum_rows(a)
-        first = conjugate_step(process, momentum, momentum_rows(eye), momentum_rows(b), t, middle)
-        last = conjugate_step(process, momentum, momentum_rows(eye), momentum_rows(b), middle, s)
-        whole = conjugate_step(process, position, position_rows(eye), position_rows(b), t, s)
-        return ConjugateVerletStep(s, first, whole, last)
+        first = conjugate_step(known, momentum, momentum_rows(eye), momentum_rows(b), t, middle)
+        last = conjugate_step(known, momentum, momentum_rows(eye), momentum_rows(b), middle, s)
+        whole = conjugate_step(known, position, position_rows(eye), position_rows(b), t, s)
+        return ConjugateFlowStep(s, first, whole, last)
 
-    def step(self, z, c, model, t, noise):
+    def step(
+        self, z: States, state: None, row: ConjugateFlowStep, model: Model, t: Tensor, noise: Noise
+    ) -> tuple[States, None]:
         eps = model(z, t).eps
-        z = apply_conjugate(c.position, apply_conjugate(c.first, z, eps), eps)
-        return apply_conjugate(c.last, z, model(z, c.stop).eps)
-
-    def __repr__(self) -> str:
-        return f"ConjugateVerlet(lam={self.lam:g}, direction={self.direction!r})"
+        z = apply_conjugate(row.position, apply_conjugate(row.first, z, eps), eps)
+        return apply_conjugate(row.last, z, model(z, row.stop).eps), None
 
 
-class ConjugateVerletStep(NamedTuple):
-    """The end s, half a step of momentum, one of position, half of momentum."""
-
-    stop: Tensor
-    first: Any
-    position: Any
-    last: Any
-
-
-class ConjugateOBA(Sampler):
+class ConjugateOBA(OneStepSampler[ConjugateFrictionStep]):
     """Reduced OBA whose momentum and position parts are conjugate steps. Weak order 1.
 
     Args:
@@ -199,6 +217,7 @@ class ConjugateOBA(Sampler):
         position_noise: λ_s, as for `OBA`.
     """
 
+    shown = ("lam", "direction", "position_noise")
     order = 1
     stochastic = True
 
@@ -208,23 +227,23 @@ class ConjugateOBA(Sampler):
         self.direction: Direction = direction
         self.position_noise = _checked(position_noise)
 
-    def coefficients(self, process, t, s):
+    def tables(self, process: LinearProcess, t: Times, s: Times) -> ConjugateFrictionStep:
         b, eye = self.lam * direction_matrix(self.direction, process.k), torch.eye(process.k, dtype=torch.float64)
-        a = remainder_matrix(require_momentum(require_recipe(process)))
+        known = require_momentum(require_recipe(process, "ConjugateOBA"), "ConjugateOBA")
+        a = remainder_matrix(known)
         position, momentum = position_rows(a), momentum_rows(a)
-        return StochasticStep(
-            *friction(process, s, t, self.position_noise),
-            conjugate_step(process, position, position_rows(2.0 * eye), position_rows(b), t, s),
-            conjugate_step(process, momentum, momentum_rows(2.0 * eye), momentum_rows(b), t, s),
+        return ConjugateFrictionStep(
+            friction(known, s, t, self.position_noise),
+            conjugate_step(known, position, position_rows(2.0 * eye), position_rows(b), t, s),
+            conjugate_step(known, momentum, momentum_rows(2.0 * eye), momentum_rows(b), t, s),
         )
 
-    def step(self, z, c, model, t, noise):
-        z = mix(c.turn, z) + mix(c.spread, noise())
+    def step(
+        self, z: States, state: None, row: ConjugateFrictionStep, model: Model, t: Tensor, noise: Noise
+    ) -> tuple[States, None]:
+        z = mix(row.friction.mean_map, z) + mix(row.friction.noise, noise())
         eps = model(z, t).eps
-        return apply_conjugate(c.position, apply_conjugate(c.momentum, z, eps), eps)
-
-    def __repr__(self) -> str:
-        return f"ConjugateOBA(lam={self.lam:g}, direction={self.direction!r}, position_noise={self.position_noise:g})"
+        return apply_conjugate(row.position, apply_conjugate(row.momentum, z, eps), eps), None
 
 
 def _checked(position_noise: float) -> float:
@@ -237,17 +256,15 @@ Rows = tuple[Tensor, Tensor]
 """∫A dt and ∫D dt over each step, (n, k, k), with all rows zero but some."""
 
 
-def flow_parts(process: LinearProcess, s: Tensor, t: Tensor) -> tuple[Rows, Rows]:
+def flow_parts(process: LinearProcess, s: Times, t: Times) -> tuple[Rows, Rows]:
     """Of the probability flow over each step: position rows, momentum rows."""
-    require_momentum(process)
     return _split(process.drift_increment(s, t), process.diffusion_increment(s, t))
 
 
-def remainder_parts(process: LinearProcess, s: Tensor, t: Tensor) -> tuple[Rows, Rows]:
+def remainder_parts(process: Process, s: Times, t: Times) -> tuple[Rows, Rows]:
     """Of what O leaves of the reverse SDE, in forward time: −(Q + 2D) S⁻¹ and 2D over each step; as `flow_parts`."""
-    known = require_momentum(require_recipe(process))
-    db = known.schedule.increment(s, t)[:, None, None]
-    return _split(db * remainder_matrix(known), db * (2.0 * known.recipe.diffusion))
+    db = process.schedule.increment(s, t)[:, None, None]
+    return _split(db * remainder_matrix(process), db * (2.0 * process.recipe.diffusion))
 
 
 def remainder_matrix(process: Process) -> Tensor:
@@ -256,29 +273,13 @@ def remainder_matrix(process: Process) -> Tensor:
     return -(recipe.curl + 2.0 * recipe.diffusion) @ torch.linalg.inv(recipe.covariance)
 
 
-def friction(process: LinearProcess, s: Tensor, t: Tensor, position_noise: float) -> tuple[Tensor, Tensor]:
+def friction(process: Process, s: Times, t: Times, position_noise: float) -> Friction:
     """The exact step of O, λ_s on the position's noise."""
-    known = require_recipe(process)
-    recipe, db = known.recipe, known.schedule.increment(s, t)
+    recipe, db = process.recipe, process.schedule.increment(s, t)
     kernel = linear_kernel(-recipe.diffusion @ torch.linalg.inv(recipe.covariance), recipe.diffusion, db)
-    spread = cholesky(kernel.covariance)
     scale = torch.ones(process.k, 1, dtype=torch.float64)
     scale[0] = position_noise
-    return kernel.mean_map, scale * spread
-
-
-def require_recipe(process: LinearProcess) -> Process:
-    """The process itself, if it is a recipe in time; raises ValueError if not."""
-    if not isinstance(process, Process):
-        raise ValueError(f"OBA splits off friction towards the stationary law, and {process!r} has none.")
-    return process
-
-
-def require_momentum(process: AnyProcess) -> AnyProcess:
-    """The process itself, if it has more than one variable; raises ValueError if not."""
-    if process.k < 2:
-        raise ValueError(f"a splitting integrator needs position and momentum, and {process!r} has one variable.")
-    return process
+    return Friction(kernel.mean_map, scale * cholesky(kernel.covariance))
 
 
 def _split(a: Tensor, d: Tensor) -> tuple[Rows, Rows]:
@@ -300,11 +301,11 @@ def euler(a: Tensor, d: Tensor, share: float = 1.0) -> Part:
     return Part(-share * a, share * d)
 
 
-def apply(part: Part, z: Tensor, score: Tensor) -> Tensor:
+def apply(part: Part, z: States, score: States) -> States:
     """An Euler step of one part."""
-    return z + mix(part.move, z) + mix(part.push, score)
+    return z + mix(part.state, z) + mix(part.score, score)
 
 
-def apply_conjugate(part: ConjugateStep, z: Tensor, eps: Tensor) -> Tensor:
+def apply_conjugate(part: ConjugateStep, z: States, eps: States) -> States:
     """A conjugate step of one part."""
-    return mix(part.move, z) + mix(part.push, eps)
+    return mix(part.state, z) + mix(part.eps, eps)

@@ -18,22 +18,24 @@ import torch
 from torch import Tensor
 
 from psld.kernels import linear_kernel, mix, relax
-from psld.processes import Process
-from psld.samplers.base import Sampler
+from psld.model import Model
+from psld.processes import LinearProcess
+from psld.samplers.requirements import require_recipe
+from psld.samplers.sampler import Noise, OneStepSampler, States, Times
 
 __all__ = ["SSCS"]
 
 
 class SplitStep(NamedTuple):
-    """turn and spread: the exact half step; push: 2DΔb; pull: 2DΔb S⁻¹."""
+    """half_map = Φ and half_noise = L of the exact half step; score = 2DΔb and state = 2DΔb S⁻¹ of Euler's."""
 
-    turn: Tensor
-    spread: Tensor
-    push: Tensor
-    pull: Tensor
+    half_map: Tensor
+    half_noise: Tensor
+    score: Tensor
+    state: Tensor
 
 
-class SSCS(Sampler):
+class SSCS(OneStepSampler[SplitStep]):
     """Symmetric splitting CLD sampler, carried over to every linear recipe. Weak order 1 in the step of t.
 
     Raises:
@@ -43,18 +45,17 @@ class SSCS(Sampler):
     order = 1
     stochastic = True
 
-    def coefficients(self, process, t, s):
-        if not isinstance(process, Process):
-            raise ValueError(
-                f"SSCS splits off the stationary law, and {process!r} has none. Use EulerMaruyama or Ancestral."
-            )
-        back = process.recipe.reversed()
-        db = process.schedule.increment(s, t)
+    def tables(self, process: LinearProcess, t: Times, s: Times) -> SplitStep:
+        known = require_recipe(process, "SSCS")
+        back = known.recipe.reversed()
+        db = known.schedule.increment(s, t)
         half = relax(linear_kernel(back.drift_matrix, back.diffusion, 0.5 * db), back.covariance)
-        push = 2.0 * db[:, None, None] * back.diffusion
-        return SplitStep(half.mean_map, half.cholesky, push, push @ torch.linalg.inv(back.covariance))
+        score = 2.0 * db[:, None, None] * back.diffusion
+        return SplitStep(half.mean_map, half.cholesky, score, score @ torch.linalg.inv(back.covariance))
 
-    def step(self, z, c, model, t, noise):
-        z = mix(c.turn, z) + mix(c.spread, noise())
-        z = z + mix(c.push, model(z, t).score) + mix(c.pull, z)
-        return mix(c.turn, z) + mix(c.spread, noise())
+    def step(
+        self, z: States, state: None, row: SplitStep, model: Model, t: Tensor, noise: Noise
+    ) -> tuple[States, None]:
+        z = mix(row.half_map, z) + mix(row.half_noise, noise())
+        z = z + mix(row.score, model(z, t).score) + mix(row.state, z)
+        return mix(row.half_map, z) + mix(row.half_noise, noise()), None

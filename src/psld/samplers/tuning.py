@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.evaluation import frechet_distance
-from psld.model import ScoreModel
+from psld.model import Model
 from psld.samplers import RK45, Exponential, Projected, Sampler
-from psld.samplers.grids import Final, Grid, log_snr, noise_scales, uniform
+from psld.samplers.grids import Final, Grid, ends, log_snr, noise_scales
 
 __all__ = ["Error", "Judge", "Tuned", "best_parameter", "optimise_grid"]
 
@@ -53,7 +53,7 @@ class Judge:
 
     def __init__(
         self,
-        model: ScoreModel,
+        model: Model,
         shape: tuple[int, ...],
         seeds: Sequence[int],
         sigma: float = 1e-3,
@@ -69,12 +69,12 @@ class Judge:
         if projected:  # many small steps, whose tables are made at once, instead of a search for σ⁻¹ in every call
             solver, grid = Projected(Exponential(order=3), "mean"), log_snr(model.process, 400, end)
         else:
-            solver, grid = RK45(tolerance, tolerance), uniform(model.process, 2, end)
-        self.images = solver.sample(model, shape, grid, seeds).x
+            solver, grid = RK45(tolerance, tolerance), ends(model.process, end)
+        self.images = solver.sample(model, grid=grid, seeds=seeds, shape=shape).x
 
     def error(self, sampler: Sampler, grid: Grid) -> Error:
         """Of a deterministic sampler on a grid."""
-        return self.compare(sampler.sample(self.model, self.shape, grid, self.seeds).x)
+        return self.compare(sampler.sample(self.model, grid=grid, seeds=self.seeds, shape=self.shape).x)
 
     def compare(self, images: Float[Tensor, "n *data"]) -> Error:
         """Of images made from the same seeds."""

@@ -79,6 +79,8 @@ class Specified:
 
     def __new__(cls, *args: Any, **kwargs: Any):
         self = super().__new__(cls)
+        if cls.__init__ is object.__init__ and (args or kwargs):  # which would let them pass
+            raise TypeError(f"{cls.__name__}() takes no arguments.")
         try:
             bound = _signature(cls).bind(self, *args, **kwargs)
         except TypeError:  # __init__ says it better; and copying makes an object without any arguments first
@@ -205,6 +207,9 @@ def class_path(kind: type) -> str:
 
 
 def _signature(cls: type) -> inspect.Signature:
+    """Of the constructor, `self` first; object's own, which claims to take anything, takes nothing."""
+    if cls.__init__ is object.__init__:
+        return inspect.Signature([inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)])
     return inspect.signature(cls.__init__)
 
 

@@ -1,8 +1,6 @@
-"""Every fixed-step sampler reaches the exact reverse law at the order it declares.
+"""The laws that samplers reach: exact where they must be, nearer with corrections. Orders: tests/contracts.
 
-On Gaussian data a run is affine, so the law is propagated (laws.py), never sampled. Each run starts from the exact
-marginal at one time and is compared at a later one, in units of that law's spread, on equal steps of t short enough to
-be asymptotic. (From T to t = 1e-3 hundreds are not, in phase space: the last decades of noise get too few of them.)
+On Gaussian data a run is affine, so the law is propagated (laws.py), never sampled.
 """
 
 import pytest
@@ -13,103 +11,27 @@ from psld import exact
 from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin, SubVPSDE
 from psld.samplers import (
     GDDIM,
-    OBA,
-    ROBA,
-    RVV,
     SSCS,
     Ancestral,
     Conjugate,
-    ConjugateOBA,
-    ConjugateVerlet,
-    DPMSolverPP,
     EulerMaruyama,
     Exponential,
-    Heun,
     Langevin,
     PredictorCorrector,
-    Projected,
-    SymplecticEuler,
-    VelocityVerlet,
 )
 from psld.samplers.grids import Grid, log_snr
 
 CHAIN = HigherOrderLangevin(3)
 PROCESSES = [VPSDE(), CLD(), PSLD(0.01), PSLD(0.25), CHAIN]
-PHASE_SPACE = [CLD(), PSLD(0.01), pytest.param(PSLD(0.25), marks=pytest.mark.slow), CHAIN]
-SAMPLERS = [
-    EulerMaruyama(),
-    SSCS(),
-    Ancestral(),
-    Heun(),
-    *(Exponential(order) for order in (1, 2, 3)),
-    *(Exponential(order, eta) for order in (1, 2) for eta in (0.5, 1.0)),
-    DPMSolverPP(),
-    DPMSolverPP(eta=1.0),
-    *(GDDIM(order) for order in (1, 2, 3)),
-    *(PredictorCorrector(order) for order in (1, 2)),
-    Projected(Exponential(2)),
-    Projected(PredictorCorrector(1)),
-    Conjugate(0.0),
-    Conjugate(0.3, "identity"),
-    Conjugate(0.3, "ones"),
-]
-SPLITTING = [
-    SymplecticEuler(),
-    VelocityVerlet(),
-    RVV(),
-    OBA(),
-    ROBA(),
-    ConjugateVerlet(),
-    ConjugateVerlet(0.3, "identity"),
-    ConjugateOBA(),
-    ConjugateOBA(0.3, "ones"),
-]
-
-
-def grids(sampler, process):
-    if sampler.order == 3:
-        start, stop, steps = 0.5, 0.4, (32, 64, 128)
-    elif isinstance(sampler, Heun) and process is CHAIN:  # there its third-order error is the larger one for long
-        start, stop, steps = 0.5, 0.25, (2048, 4096)
-    elif isinstance(sampler, Heun | Conjugate | SymplecticEuler | VelocityVerlet):
-        start, stop, steps = 0.6, 0.2, (256, 512, 1024)
-    else:
-        start, stop, steps = 0.6, 0.2, (64, 128, 256)
-    return [Grid(torch.linspace(start, stop, n + 1, dtype=torch.float64), "none") for n in steps]
-
-
-def check(sampler, process):
-    data = exact.Gaussian(mean=0.3, std=0.7)
-    errors = [laws.law_error(sampler, process, data, grid) for grid in grids(sampler, process)]
-    assert laws.fitted_order(errors) == pytest.approx(sampler.order, abs=0.15)
-    assert errors[-1] < 0.15
-
-
-@pytest.mark.parametrize("process", [VPSDE(), *PHASE_SPACE], ids=repr)
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
-def test_declared_order(sampler, process):
-    check(sampler, process)
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.3])
 def test_conjugate_where_the_diffusion_is_no_constant(lam):
     """Sub-VP: D changes with time beside β, and has to be looked up inside the step."""
-    check(Conjugate(lam, "identity"), SubVPSDE())
-
-
-@pytest.mark.parametrize("process", PHASE_SPACE, ids=repr)
-@pytest.mark.parametrize("sampler", SPLITTING, ids=repr)
-def test_declared_order_of_splitting(sampler, process):
-    check(sampler, process)
-
-
-@pytest.mark.parametrize(
-    "process",
-    [VPSDE(), PSLD(0.01), *(pytest.param(process, marks=pytest.mark.slow) for process in (CLD(), PSLD(0.25)))],
-    ids=repr,
-)
-def test_declared_order_with_churn(process):
-    check(Heun(churn=1.0), process)
+    data = exact.Gaussian(mean=0.3, std=0.7)
+    grids = [Grid(torch.linspace(0.6, 0.2, n + 1, dtype=torch.float64), "none") for n in (256, 512, 1024)]
+    errors = [laws.law_error(Conjugate(lam, "identity"), SubVPSDE(), data, grid) for grid in grids]
+    assert laws.fitted_order(errors) == pytest.approx(1.0, abs=0.15)
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=repr)
