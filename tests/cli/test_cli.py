@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from interrupted import killed_at_the_second_batch
 from psld.cli import main
-from psld.cli.sample import own_share
+from psld.jobs import own_share
 from psld.pretrained.presets import published_config
 from psld.runs import load
 from psld.samplers.grids import Grid

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
-from psld.cli.sample import generate
 from psld.cli.train import parser as train_parser
 from psld.cli.train import train_from
 from psld.data import Digits
 from psld.evaluation import DigitClassifier, classifier_accuracy, frechet_distance, memorised_share
 from psld.evaluation.features.bundled import bundled_classifier
 from psld.files import write_json
+from psld.jobs import generate
 from psld.model import Clamped, Model
 from psld.plots import save_beside, save_grid, save_phase_space
 from psld.pretrained.presets import published_config
