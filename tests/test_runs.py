@@ -15,6 +15,7 @@ from psld.data import Digits, Images
 from psld.losses import HSM, Denoising
 from psld.model import Predicts
 from psld.networks import Preconditioned, UNet
+from psld.plots.pictures import load_images
 from psld.pretrained.published import published_checkpoints
 from psld.runs import load, load_data, save
 from psld.specs import SpecError, UntrustedClassError, build
@@ -181,3 +182,13 @@ def test_a_folder_from_elsewhere_runs_nothing(tmp_path, monkeypatch, network):
     for command in (["sample", "model", "--out", "out"], ["evaluate", "model", "--against", "digits"]):
         assert main(command) == 1
     assert not (tmp_path / "PWN").exists() and not (tmp_path / "out").exists()
+
+
+def test_a_loaded_model_samples_as_the_program_does(tmp_path):
+    """Ten evaluations of psld-digits: the images of `model.sample` are those that `psld sample` writes."""
+    samples = psld.load("psld-digits").sample(3, steps=10, grid="log-snr", seeds=5)
+    command = ["sample", "psld-digits", "--num", "3", "--steps", "10", "--seed", "5", "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    written = load_images(sorted((tmp_path / "out" / "images").iterdir()))
+    assert (samples.x.float().clamp(-1, 1) - written).abs().max() <= 1.01 / 255
+    assert samples.nfe.tolist() == [10, 10, 10] and samples.seeds == (5, 6, 7)

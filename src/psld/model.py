@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,10 @@ from torch import Tensor, nn
 
 from psld.kernels import Kernel, mix, outer, per_sample
 from psld.processes import LinearProcess, Matching, Times, statistic_weights
+
+if TYPE_CHECKING:
+    from psld.samplers import Sampler, Samples
+    from psld.samplers.grids import Grid
 
 __all__ = [
     "Clamped",
@@ -97,15 +102,49 @@ class Model(ABC):
         process: the forward process whose states it is asked about.
         data_shape: shape of one image, (C, H, W) or any other; None where it is not known.
         classes: number of labels that it can be told, as label= of a call; None where it takes none.
+        data_range: the range of the data's values, (−1, 1) for images; None where it is not known. `sample` holds x̂₀
+            within it.
     """
 
     process: LinearProcess
     data_shape: tuple[int, ...] | None = None
+    data_range: tuple[float, float] | None = None
     classes: int | None = None
 
     @abstractmethod
     def __call__(self, z: Float[Tensor, "B k *data"], t: Times, **condition: Any) -> Prediction:
         """The prediction at state z and time t (a number, or one time a sample)."""
+
+    def sample(
+        self,
+        n: int | None = None,
+        steps: int = 20,
+        sampler: Sampler | None = None,
+        grid: Grid | str | None = None,
+        seeds: int | Sequence[int] = 0,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> Samples:
+        """Images from noise, by a good sampler unless another is named; x̂₀ is held within `data_range`.
+
+        Args:
+            n: how many; as many as there are seeds when None.
+            steps: network evaluations of each, the last denoising included.
+            sampler: any of `psld.samplers`; the second-order exponential one when None. Its own `sample` takes more
+                arguments.
+            grid: times, or the name of a grid; the best one known for process, sampler and steps when None.
+            seeds: the first of n consecutive seeds, or one a sample. A sample depends on its own seed only.
+            batch_size: samples at a time; all at once when None.
+            progress: show a progress bar.
+
+        Raises:
+            ValueError: the shape of the data is not known, or as `Sampler.sample`.
+        """
+        from psld.samplers import Exponential  # samplers stand above models, and this one method reaches up to them
+
+        model = self if self.data_range is None else Clamped(self, *self.data_range)
+        chosen = Exponential() if sampler is None else sampler
+        return chosen.sample(model, n, grid, seeds, steps=steps, batch_size=batch_size, progress=progress)
 
     def known_shape(self) -> tuple[int, ...]:
         """The shape of one image; raises ValueError where it is not known."""
@@ -183,6 +222,12 @@ class ScoreModel(Model):
         self.data_shape = None if data_shape is None else tuple(data_shape)
         self.classes = getattr(network, "classes", None)
         self._tabulated: dict[float, _Tables] = {}
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes a folder that `psld.load` and every command take; as `psld.runs.save`."""
+        from psld.runs import save  # as in `sample`
+
+        return save(self, folder)
 
     def around(self, network: nn.Module | Callable[..., Tensor]) -> ScoreModel:
         """The same model with another network in place of its own: the same one set up on a device, say."""
@@ -297,6 +342,7 @@ class ModelWrapper(Model):
     def __init__(self, model: Model):
         self.model = model
         self.process, self.data_shape, self.classes = model.process, model.data_shape, model.classes
+        self.data_range = model.data_range
 
     def tabulate(self, times: Float[Tensor, " n"]) -> ModelWrapper:
         inner = self.model.tabulate(times)

@@ -55,7 +55,7 @@ def load(
         trust: make whatever classes the folder names, not only psld's. This runs code that the folder chooses.
 
     Returns:
-        The model, frozen and in evaluation mode, with its `data_shape`.
+        The model, frozen and in evaluation mode, with its `data_shape` and the `data_range` of images.
 
     Raises:
         FileNotFoundError: there is no checkpoint or no config.yaml with it.
@@ -81,7 +81,7 @@ def load(
     load_weights(folder, network, weights)
     network.to(device).eval().requires_grad_(False)
     meaning = {name: config[name] for name in ("predicts", "matching", "jitter")}
-    return ScoreModel(network, process or own, **meaning, data_shape=tuple(config["image_shape"]))
+    return _of_images(ScoreModel(network, process or own, **meaning, data_shape=tuple(config["image_shape"])))
 
 
 class LoadedClassifier(nn.Module):
@@ -233,4 +233,9 @@ def _of_diffusers(folder: Path, device: str, process: LinearProcess) -> ScoreMod
     config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
     size = config["sample_size"]
     height, width = (size, size) if isinstance(size, int) else size
-    return ScoreModel(network, process, "denoiser", data_shape=(config["in_channels"], height, width))
+    return _of_images(ScoreModel(network, process, "denoiser", data_shape=(config["in_channels"], height, width)))
+
+
+def _of_images(model: ScoreModel) -> ScoreModel:
+    model.data_range = (-1.0, 1.0)
+    return model

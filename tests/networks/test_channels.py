@@ -18,6 +18,7 @@ from psld.networks import (
     filled_channels,
     interface_of,
 )
+from psld.specs import UntrustedClassError, build
 
 TINY = {
     UNet: dict(width=8, multipliers=(1, 2), blocks=1),
@@ -60,18 +61,6 @@ def test_a_network_for_data_is_one_that_a_model_accepts(kind, process, predicts)
     assert not output.any() and output.shape[2:] == COLOUR
 
 
-def built(description, **extra):
-    """The object of {class_path, init_args}, as a configuration's loader makes it."""
-    import psld.networks
-
-    kind = getattr(psld.networks, description["class_path"].removeprefix("psld.networks."))
-    arguments = {
-        name: built(value) if isinstance(value, dict) and "class_path" in value else value
-        for name, value in description["init_args"].items()
-    }
-    return kind(**arguments, **extra)
-
-
 def described(kind, **arguments):
     return {"class_path": f"psld.networks.{kind.__name__}", "init_args": arguments}
 
@@ -84,17 +73,17 @@ def test_wrappers_ask_the_inner_network_for_what_they_need(kind):
 
     denoiser = filled_channels(Preconditioned, {"sigma_data": 0.5, "network": inner}, process, COLOUR, "denoiser")
     assert denoiser["network"]["init_args"]["in_channels"] == denoiser["network"]["init_args"]["out_channels"] == 3
-    model = ScoreModel(built(described(Preconditioned, **denoiser)), process, "denoiser")
+    model = ScoreModel(build(described(Preconditioned, **denoiser)), process, "denoiser")
     torch.testing.assert_close(model.denoise(z[:, 0], torch.tensor([0.5, 0.5])), 0.5 * z[:, 0])
 
     state = filled_channels(PreconditionedState, {"network": inner}, process, COLOUR, "x0")
     assert [state["network"]["init_args"][name] for name in ("in_channels", "out_channels")] == [6, 3]
-    ScoreModel(built(described(PreconditionedState, **state), process=process), process, "x0")(z, t)
+    ScoreModel(build(described(PreconditionedState, **state, process=process.spec.config())), process, "x0")(z, t)
 
     patched = filled_channels(Patched, {"size": 4, "network": inner}, process, COLOUR, "eps")
     assert [patched["network"]["init_args"][name] for name in ("in_channels", "out_channels")] == [96, 96]
     assert patched["network"]["init_args"].get("image_size") == (None if kind is DiT else 2)
-    ScoreModel(built(described(Patched, **patched)), process)(z, t)
+    ScoreModel(build(described(Patched, **patched)), process)(z, t)
 
 
 def test_wrappers_in_wrappers_with_their_own_defaults():
@@ -156,6 +145,13 @@ def test_images_that_are_not_square():
 def test_refusals(kind, shape, predicts, message):
     with pytest.raises(ValueError, match=message):
         filled_channels(kind, {"network": described(UNet)}, PSLD(0.01), shape, predicts)
+
+
+def test_an_inner_network_of_someone_elses_is_not_imported_unless_trusted():
+    inner = {"class_path": "torch.nn.Identity", "init_args": {}}
+    with pytest.raises(UntrustedClassError, match="names 'torch.nn.Identity', which is not one of psld's classes"):
+        filled_channels(Patched, {"network": inner}, PSLD(0.01), COLOUR, "eps")
+    assert filled_channels(Patched, {"network": inner}, PSLD(0.01), COLOUR, "eps", trust=True)["network"] == inner
 
 
 def test_a_network_of_defaults_is_built_and_runs():

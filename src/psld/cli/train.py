@@ -122,7 +122,7 @@ def train_from(options: ArgumentParser, config: Namespace) -> Path:
     meaning = {name: chosen[name] for name in ("predicts", "matching", "jitter") if name in chosen}
     kind, arguments = resolve(chosen["network"]["class_path"], trust=True), chosen["network"].get("init_args") or {}
     predicts = None if _is_classifier(chosen["network"]["class_path"]) else meaning.get("predicts", "eps")
-    filled = filled_channels(cast(type, kind), arguments, process, data.image_shape, predicts)
+    filled = filled_channels(cast(type, kind), arguments, process, data.image_shape, predicts, trust=True)
     network = network_from({**chosen["network"], "init_args": filled}, process, trust=True, where=where)
     model = ScoreModel(network, process, **meaning, data_shape=data.image_shape)
     settings = TrainingSettings(**chosen["training"])

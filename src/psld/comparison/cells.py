@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -266,6 +266,7 @@ def _short(value: float) -> str:
     return f"{value:.3g}" if 1e-4 <= value < 1000 else f"{value:.1e}"
 
 
+@runtime_checkable
 class Plotted(Protocol):
     """What a point of the plot is drawn from; a `Row` is one. frechet_floor may be NaN: not known."""
 

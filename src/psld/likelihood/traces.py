@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,7 @@ TraceOfPath = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 of output and input (b, k, *data); rows (b,) are which of the batch they are."""
 
 
+@runtime_checkable
 class Trace(Protocol):
     """How the trace of a Jacobian is found."""
 

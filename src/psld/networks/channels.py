@@ -12,8 +12,8 @@ A network around a network passes this on, changed as it changes what the inner 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
@@ -63,6 +63,7 @@ def filled_channels(
     process: LinearProcess,
     image_shape: Sequence[int],
     predicts: Output | None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """The arguments of a network, with those that follow from process and data filled in where they are absent or None.
 
@@ -77,12 +78,14 @@ def filled_channels(
         process: the forward process.
         image_shape: (C, H, W) of one image, or (d,) of one vector.
         predicts: what the network's output means; None for a classifier.
+        trust: of an inner network's class path: import it even if it is not one of psld's classes.
 
     Raises:
+        UntrustedClassError: an inner network that psld does not list, without `trust`.
         ValueError: an unknown `predicts`, a shape that is not the class's kind, a wrapper that predicts something else,
             or images that are not square for a network of square images.
     """
-    return _filled(network_class, arguments, interface_of(process, image_shape, predicts))
+    return _filled(network_class, arguments, interface_of(process, image_shape, predicts), trust)
 
 
 def argument(kind: type, arguments: Mapping[str, Any], name: str) -> Any:
@@ -90,38 +93,40 @@ def argument(kind: type, arguments: Mapping[str, Any], name: str) -> Any:
     return arguments[name] if name in arguments else inspect.signature(kind).parameters[name].default
 
 
-def _filled(kind: type, arguments: Mapping[str, Any], interface: Interface) -> dict[str, Any]:
+def _filled(
+    kind: Callable[..., Any], arguments: Mapping[str, Any], interface: Interface, trust: bool
+) -> dict[str, Any]:
     from psld.networks.wrapping import Wrapping
 
-    if issubclass(kind, Wrapping):
+    if isinstance(kind, type) and issubclass(kind, Wrapping):
         inner = kind.inner_interface(arguments, interface)
-        return {**arguments, "network": _filled_description(arguments.get("network"), inner)}
+        return {**arguments, "network": _filled_description(arguments.get("network"), inner, trust)}
     accepted = inspect.signature(kind).parameters
     wanted = [name for name in NAMES if name in accepted and arguments.get(name) is None]
-    return {**arguments, **{name: _value(kind, name, interface) for name in wanted}}
+    return {**arguments, **{name: _value(kind.__name__, name, interface) for name in wanted}}
 
 
-def _filled_description(network: Any, interface: Interface) -> Any:
+def _filled_description(network: Any, interface: Interface, trust: bool) -> Any:
     """Of {class_path, init_args}, the same with the arguments filled; anything else as it is."""
     if not isinstance(network, Mapping) or "class_path" not in network:
         return network
-    kind = cast(type, resolve(network["class_path"], trust=True))
-    return {**network, "init_args": _filled(kind, network.get("init_args") or {}, interface)}
+    kind = resolve(network["class_path"], trust)
+    return {**network, "init_args": _filled(kind, network.get("init_args") or {}, interface, trust)}
 
 
 NAMES = ("in_channels", "out_channels", "image_size", "variables", "dimension", "out_variables")
 
 
-def _value(kind: type, name: str, interface: Interface) -> int:
+def _value(kind: str, name: str, interface: Interface) -> int:
     variables, outputs, shape = interface
     dimensions = 1 if name in ("variables", "dimension", "out_variables") else 3
     if len(shape) != dimensions:
         form = "vectors, (d,)" if dimensions == 1 else "images, (C, H, W)"
-        raise ValueError(f"{kind.__name__} is for {form}: the data have shape {shape}, so {name} must be given.")
+        raise ValueError(f"{kind} is for {form}: the data have shape {shape}, so {name} must be given.")
     if name in ("out_channels", "out_variables") and outputs is None:
-        raise ValueError(f"{kind.__name__} returns variables, not logits: give what it predicts, or {name}.")
+        raise ValueError(f"{kind} returns variables, not logits: give what it predicts, or {name}.")
     if name == "image_size" and shape[1] != shape[2]:
-        raise ValueError(f"{kind.__name__} is for square images: the data have {shape[1]}×{shape[2]} pixels.")
+        raise ValueError(f"{kind} is for square images: the data have {shape[1]}×{shape[2]} pixels.")
     return {
         "in_channels": variables * shape[0],
         "out_channels": (outputs or 0) * shape[0],

@@ -6,7 +6,7 @@ and classifier-free guidance asks for it (Ho & Salimans, 2022, arXiv 2207.12598)
 
 from __future__ import annotations
 
-from typing import Protocol, TypeGuard
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -15,6 +15,7 @@ from torch import Tensor
 __all__ = ["ClassConditional", "is_class_conditional", "null_class_for_none"]
 
 
+@runtime_checkable
 class ClassConditional(Protocol):
     """A network that takes label=, one class a sample.
 

@@ -46,6 +46,9 @@ Features = Float[Tensor, "B C H W"]
 Image = Float[Tensor, "B D H2 W2"]
 """What passes beside the features: of their resolution behind a step, of twice or half of it before."""
 Time = Float[Tensor, "B E"]
+Left = Float[Tensor, "B C_left H_left W_left"]
+LeftImage = Float[Tensor, "B D_left H2_left W2_left"]
+"""Features and image as a layer leaves them: of other channels or another resolution."""
 
 
 class SkipInput(SpecifiedValue):
@@ -67,6 +70,9 @@ class SkipInput(SpecifiedValue):
 class ResidualInput(SpecifiedValue):
     """Progressive input through strided convolutions that add up: `InputResidual` at every level, as in NCSN++."""
 
+    def __init__(self):
+        super().__init__()
+
 
 def recomputed(module: nn.Module, *inputs: Tensor, recompute: bool) -> Tensor:
     """`module(*inputs)`; with `recompute`, in training, its activations are computed again in the backward pass."""
@@ -82,7 +88,7 @@ class InputSkip(nn.Module):
         super().__init__()
         self.down, self.conv, self.combine = down, conv(image_channels, channels, 1), combine
 
-    def forward(self, image: Image, x: Features) -> tuple[Image, Features]:
+    def forward(self, image: Image, x: Features) -> tuple[LeftImage, Left]:
         """The halved image and the new features."""
         image = self.down(image)
         entered = self.conv(image)
@@ -96,7 +102,7 @@ class InputResidual(nn.Module):
         super().__init__()
         self.down, self.scale = down, math.sqrt(0.5) if skip_rescale else 1.0
 
-    def forward(self, image: Image, x: Features) -> tuple[Image, Features]:
+    def forward(self, image: Image, x: Features) -> tuple[LeftImage, Left]:
         """The sum, twice."""
         total = rescaled_sum(self.down(image), x, self.scale)
         return total, total
@@ -120,7 +126,7 @@ class OutputSkip(nn.Module):
         super().__init__()
         self.head, self.up = head, up
 
-    def forward(self, image: Image | None, x: Features) -> tuple[Image, Features]:
+    def forward(self, image: Image | None, x: Features) -> tuple[LeftImage, Left]:
         """The output at this resolution, and the features."""
         own = self.head(x)
         return own if image is None or self.up is None else self.up(image) + own, x
@@ -133,7 +139,7 @@ class OutputResidual(nn.Module):
         super().__init__()
         self.head, self.up, self.scale = head, up, math.sqrt(0.5) if skip_rescale else 1.0
 
-    def forward(self, image: Image | None, x: Features) -> tuple[Image, Features]:
+    def forward(self, image: Image | None, x: Features) -> tuple[LeftImage, Left]:
         """The sum, twice; at the lowest resolution the head of the features, and the features."""
         if image is None or self.up is None:
             return (x if self.head is None else self.head(x)), x
@@ -156,7 +162,7 @@ class DownLevel(nn.Module):
         self.blocks, self.attention, self.leave = nn.ModuleList(blocks), nn.ModuleList(attention), leave
         self.entry, self.recompute = entry, recompute
 
-    def forward(self, x: Features, time: Time, image: Image) -> tuple[Features, Image, list[Tensor]]:
+    def forward(self, x: Features, time: Time, image: Image) -> tuple[Left, LeftImage, list[Tensor]]:
         """Features and image below, and every activation that the way up will need, in order.
 
         They are returned, not appended to a list of the caller's: a level in slices gets copies of lists.
@@ -192,7 +198,7 @@ class UpLevel(nn.Module):
 
     def forward(
         self, x: Features, time: Time, image: Image | None, saved: list[Tensor]
-    ) -> tuple[Features, Image | None]:
+    ) -> tuple[Left, LeftImage | None]:
         """Features and running output above; `saved` has one activation for each block in turn, and is emptied."""
         for block in self.blocks:
             x = recomputed(block, torch.cat([x, saved.pop(0)], dim=1), time, recompute=self.recompute)

@@ -44,11 +44,12 @@ class Langevin(FixedStepSampler[tuple[Tables, LangevinStep], State]):
     shown = ("size", "corrections")
     stochastic = True
 
-    def __init__(self, predictor: FixedStepSampler[Tables, State], size: float = 0.05, corrections: int = 1):
+    def __init__(self, predictor: FixedStepSampler, size: float = 0.05, corrections: int = 1):
         if not 0.0 < size < 1.0 or corrections < 1:
             raise ValueError(f"size must lie in (0, 1) and corrections be at least 1: got {size}, {corrections}.")
         require_fixed_steps(predictor, "Langevin")
-        self.predictor, self.size, self.corrections = predictor, size, corrections
+        self.predictor: FixedStepSampler[Tables, State] = predictor
+        self.size, self.corrections = size, corrections
         self.order, self.nfe_per_step = predictor.order, predictor.nfe_per_step + corrections
 
     def tables(self, process: LinearProcess, t: Times, s: Times) -> tuple[Tables, LangevinStep]:
