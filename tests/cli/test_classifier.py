@@ -138,12 +138,7 @@ def test_guidance_0_is_the_run_itself_bit_for_bit(runs):
     [
         ("one", [], 1.0, 1.0),
         ("stronger", ["--guidance", "2.5"], 2.5, 1.0),
-        (
-            "softer",
-            ["--guidance", "ClassifierGuidance", "--guidance.scale", "2.5", "--guidance.temperature", "3"],
-            2.5,
-            3.0,
-        ),
+        ("softer", [*SOFTER[:-1], "3", "--guidance.scale", "2.5"], 2.5, 3.0),
     ],
 )
 def test_guided_images_are_those_of_the_score_and_the_classifier_by_hand(runs, name, options, scale, temperature):

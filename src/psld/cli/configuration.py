@@ -51,6 +51,7 @@ def _seeded_parser(prog: str, description: str, epilog: str) -> ArgumentParser:
 def _add_model_arguments(parser: ArgumentParser) -> None:
     parser.add_subclass_arguments(LinearProcess, "process", help="forward process, e.g. psld.PSLD")
     parser.add_subclass_arguments(nn.Module, "network", help="network, e.g. psld.networks.NCSNpp")
+    parser.link_arguments("process", "network.init_args.process")  # of those networks that take one
     parser.add_argument("--predicts", type=Predicts, default="eps", help="what the network's output means")
     parser.add_argument("--matching", type=Matching, default="hsm", help="the marginal that ε belongs to")
     _add_constants(parser)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
-from psld.cli.sample import own_share
 from psld.data import ImageData
 from psld.evaluation.features import FeatureExtractor, feature_extractor
 from psld.evaluation.statistics import ImageStatistics, measured
+from psld.jobs import own_share
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric

@@ -67,8 +67,9 @@ def interpolate(
         claim_folder(Path(out), SETTINGS, {**(settings or {}), **known, **described_model(model)}, "frames")
         store = Pictures(Path(out))
         missing = sorted(set(range(frames)) - store.present())
-        if missing:
-            z = encode(model, ends.to(device, torch.float64), (seed, seed + 1), t_min, tolerance)
+        if not missing:
+            return store.first(frames)
+        z = encode(model, ends.to(device, torch.float64), (seed, seed + 1), t_min, tolerance)
         with tqdm(total=len(missing), unit="img", disable=None, desc="interpolate") as bar:
             for start in range(0, len(missing), batch_size):
                 batch = missing[start : start + batch_size]

@@ -65,7 +65,7 @@ def tensor_sha256(*tensors: Tensor) -> str:
     for tensor in tensors:
         content = tensor.detach().cpu().contiguous()
         digest.update(str((content.dtype, tuple(content.shape))).encode())
-        digest.update(content.flatten().view(torch.uint8).numpy())
+        digest.update(content.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
