@@ -156,7 +156,7 @@ def test_refusals(pictures, tmp_path, capsys):
     for name, options, words in (
         ("SuperResolution", ["--operator.factor", "3"], "not made of 3×3 blocks"),
         ("SuperResolution", ["--operator.factor", "1"], "factor must be at least 2"),
-        ("SuperResolution", ["--degraded"], "8×8 grey, and measurements of SuperResolution() are 4×4 grey"),
+        ("SuperResolution", ["--degraded"], "8×8 grey, and measurements of SuperResolution(factor=2) are 4×4 grey"),
         ("GaussianBlur", ["--operator.std", "0"], "needs std > 0"),
         ("GaussianBlur", ["--operator.std", "5"], "take a smaller blur"),
         ("GaussianBlur", ["--operator.std", "1", "--noise", "-1"], "noise must be at least 0"),

@@ -19,6 +19,7 @@ from psld.inverse.posterior import PosteriorGuidance
 from psld.inverse.replacement import Replacement
 from psld.jobs import Drawing, conditional, draw_given, rms, tensor_sha256, write_grid
 from psld.samplers import Projected, Sampler
+from psld.samplers.sampler import require_fixed_steps
 from psld.specs import resolve
 
 __all__ = ["run"]
@@ -124,5 +125,5 @@ def chosen_mask(mask: str, shape: tuple[int, ...], seed: int) -> Bool[Tensor, "C
 def replaced(sampler: Sampler, make: Callable[[Sampler], Sampler]) -> Sampler:
     """The sampler with known pixels put in place; in σ-space around the solver, which takes the steps there."""
     if isinstance(sampler, Projected):
-        return Projected(make(sampler.solver), sampler.ancillary)
-    return make(sampler)
+        return Projected(make(require_fixed_steps(sampler.solver, "Replacement")), sampler.ancillary)
+    return make(require_fixed_steps(sampler, "Replacement"))

@@ -8,12 +8,12 @@ from typing import Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from psld.cli.arguments import add_label_arguments, add_sampling_arguments, command_parser
-from psld.cli.drawing import accelerate, clamped, classifier_for, guided, opened, settings_of
+from psld.cli.drawing import clamped, classifier_for, guided, opened, settings_of
 from psld.jobs import Drawing, draw_samples
 from psld.plots import save_grid
 from psld.pretrained.published import published_checkpoints
 
-__all__ = ["accelerate", "guided", "run"]
+__all__ = ["run"]
 
 DESCRIPTION = """Draw images from a trained run: OUT/grid.png, and OUT/images/000000.png … or OUT/samples.npz.
 

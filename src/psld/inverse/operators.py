@@ -33,7 +33,7 @@ class LinearOperator(SpecifiedValue, ABC):
 
     @abstractmethod
     def solve(
-        self, v: Float[Tensor, "B *measured"], a: Float[Tensor, "*B"], b: Float[Tensor, "*B"]
+        self, v: Float[Tensor, "B *measured"], a: Float[Tensor, "*A"], b: Float[Tensor, "*B"]
     ) -> Float[Tensor, "B *measured"]:
         """(a AAᵀ + b I)⁻¹ v for a, b ≥ 0, a number each or one a sample; the least solution where that is singular."""
 
@@ -44,7 +44,7 @@ class _Multiple(LinearOperator):
     gram: float = 1.0
 
     def solve(
-        self, v: Float[Tensor, "B *measured"], a: Float[Tensor, "*B"], b: Float[Tensor, "*B"]
+        self, v: Float[Tensor, "B *measured"], a: Float[Tensor, "*A"], b: Float[Tensor, "*B"]
     ) -> Float[Tensor, "B *measured"]:
         return v / (per_sample(torch.as_tensor(a), v) * self.gram + per_sample(torch.as_tensor(b), v))
 
@@ -155,7 +155,7 @@ class Blur(LinearOperator):
         return self._filter(y, self._response(y).conj())
 
     def solve(
-        self, v: Float[Tensor, "B *measured"], a: Float[Tensor, "*B"], b: Float[Tensor, "*B"]
+        self, v: Float[Tensor, "B *measured"], a: Float[Tensor, "*A"], b: Float[Tensor, "*B"]
     ) -> Float[Tensor, "B *measured"]:
         power = self._response(v).abs().square()
         denominator = per_sample(torch.as_tensor(a), v) * power + per_sample(torch.as_tensor(b), v)

@@ -1,6 +1,6 @@
 """Long work on a run that goes on where it was stopped: what the commands call."""
 
-from psld.jobs.drawing import Drawing, Drawn, draw_given, draw_samples, generate
+from psld.jobs.drawing import Drawing, Drawn, draw_given, draw_samples
 from psld.jobs.given import conditional, degraded
 from psld.jobs.interpolation import interpolate
 from psld.jobs.provenance import provenance, tensor_sha256, weights_sha256
@@ -16,7 +16,6 @@ __all__ = [
     "degraded",
     "draw_given",
     "draw_samples",
-    "generate",
     "interpolate",
     "own_share",
     "provenance",

@@ -27,7 +27,7 @@ from psld.samplers.grids import Grid
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-__all__ = ["Draw", "Drawing", "Drawn", "draw_given", "draw_samples", "generate"]
+__all__ = ["Draw", "Drawing", "Drawn", "draw_given", "draw_samples"]
 
 SETTINGS = "sampling.json"
 """The file of a folder of samples that says what they depend on."""
@@ -147,24 +147,6 @@ def draw_given(
     known = {**settings, "draws": draws, "images": tensor_sha256(images)}
     store = Pictures(Path(out), draws)
     return _drawn(Path(out), drawing, draw, store, len(images) * draws, known, "draws", _chooses_steps(drawing.sampler))
-
-
-def generate(
-    sampler: Sampler,
-    model: Model,
-    shape: tuple[int, ...],
-    grid: Grid,
-    seeds: Sequence[int],
-    batch_size: int,
-    device: torch.device | str = "cpu",
-) -> Iterator[Samples]:
-    """Samples in batches, one a seed, from tables made once, with a progress bar on a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(total=len(seeds), unit="img", disable=None, desc=type(sampler).__name__) as bar:
-        for batch in sampler.batches(model, grid=grid, seeds=seeds, shape=shape, batch_size=batch_size, device=device):
-            bar.update(len(batch.x))
-            yield batch
 
 
 def claim(out: Path, settings: Mapping[str, Any], held: str, fabric: Fabric) -> None:

@@ -24,7 +24,7 @@ def rms(difference: Float[Tensor, "..."]) -> float:
     return float(difference.double().square().mean().sqrt())
 
 
-def write_grid(path: Path, before: Mapping[str, Float[Tensor, "n C H W"]], draws: Float[Tensor, "n d C H W"]) -> None:
+def write_grid(path: Path, before: Mapping[str, Float[Tensor, "n _ _ _"]], draws: Float[Tensor, "n d C H W"]) -> None:
     """A row an image: what there was, in columns with titles, and its draws. The first only, small ones large."""
     scale = max(1, ENLARGED // max(draws.shape[-2:]))
     shape = draws.shape[2:]
@@ -36,7 +36,7 @@ def write_grid(path: Path, before: Mapping[str, Float[Tensor, "n C H W"]], draws
     save_panels(panels, path, scale)
 
 
-def _as_large(images: Float[Tensor, "n C H W"], shape: Sequence[int]) -> Float[Tensor, "n C H W"]:
+def _as_large(images: Float[Tensor, "n c h w"], shape: Sequence[int]) -> Float[Tensor, "n C H W"]:
     """Fewer pixels as blocks, and grey in as many channels, to stand beside images of that shape."""
     channels, height, width = shape
     blocks = images.repeat_interleave(height // images.shape[-2], -2).repeat_interleave(width // images.shape[-1], -1)
