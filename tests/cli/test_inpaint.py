@@ -199,7 +199,7 @@ def test_refusals(pictures, tmp_path, capsys):
     for options, words in (
         (["--method.resamplings", "3"], "MMPS has no argument 'resamplings'"),
         (["--method.step", "3"], "MMPS has no argument 'step'"),
-        (["--method", "RK45"], "--method RK45 is no"),
+        (["--method", "RK45"], "--method RK45 is none of the classes"),
     ):
         with pytest.raises(SystemExit):
             main(command(folder, out, *options))

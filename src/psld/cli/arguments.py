@@ -269,7 +269,7 @@ def _one_sentence(message: str) -> str:
         path = other[1] or message.split()[-1]
         return f"{option} {path} is no {other[2]}."
     if path := re.search(r"Expected a dot import path string: (\S+)", message):
-        return f"{option} {path[1]} is neither a class of psld nor the import path of another one."
+        return f"{option} {path[1]} is none of the classes of psld that fit here, and no import path of another one."
     return " ".join(message.replace(key[0], f"{option}:").split())
 
 
