@@ -16,7 +16,7 @@ import json
 import math
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -25,16 +25,13 @@ import torch
 from torch import nn
 
 from psld import PSLD, EulerMaruyama, Exponential, Sampler, ScoreModel
-from psld.cli.demo import confident_share, featurise
+from psld.comparison import Cell, DigitsReference, measure
 from psld.data import Digits
-from psld.evaluation import classifier_accuracy, frechet_distance
-from psld.evaluation.features.bundled import bundled_classifier
 from psld.files import write_json
 from psld.kernels import Kernel
 from psld.losses import HSM, Denoising, Objective
 from psld.model import Predicts
 from psld.networks import Preconditioned, PreconditionedState, UNet
-from psld.samplers import grids
 from psld.training import TrainingSettings, latest_checkpoint, load_weights, train
 
 PROCESS = PSLD(gamma=0.01)
@@ -92,46 +89,28 @@ FORMS = {
 DEFAULT = ["eps", "x0", "x0-preconditioned", "denoiser"]
 
 
-def samplings(full: bool) -> dict[str, tuple[Sampler, grids.Grid]]:
+def samplings(full: bool) -> list[Cell]:
     """What is measured: at the end of training all, on the way one."""
-    on_the_way: dict[str, tuple[Sampler, grids.Grid]] = {
-        "multistep 20": (Exponential(order=2), grids.optimised(PROCESS, 20))
-    }
+
+    def cell(sampler: Sampler, grid: str, nfe: int, label: str) -> Cell:
+        return Cell.of(sampler, grid, PROCESS, nfe, label=label)
+
     if not full:
-        return on_the_way
-    every: dict[str, tuple[Sampler, grids.Grid]] = {}
-    for name, sampler in {"multistep": Exponential(order=2), "stochastic": Exponential(order=2, eta=1.0)}.items():
-        every |= {f"{name} {nfe}": (sampler, grids.optimised(PROCESS, nfe)) for nfe in NFE}
-    return every | {"Euler–Maruyama 50": (EulerMaruyama(), grids.paper(PROCESS, 50, "quadratic"))}
+        return [cell(Exponential(order=2), "optimised", 20, "multistep 20")]
+    samplers = {"multistep": Exponential(order=2), "stochastic": Exponential(order=2, eta=1.0)}
+    every = [cell(sampler, "optimised", nfe, f"{name} {nfe}") for name, sampler in samplers.items() for nfe in NFE]
+    return [*every, cell(EulerMaruyama(), "paper-quadratic", 50, "Euler–Maruyama 50")]
 
 
-class Judge:
-    """Fréchet distance and confident share of samples."""
-
-    def __init__(self):
-        data, heldout = Digits("train"), Digits("heldout")
-        self.classifier, _ = bundled_classifier("digits")
-        self.accuracy = classifier_accuracy(self.classifier, heldout.images, heldout.labels)
-        self.features = featurise(self.classifier, data.images)
-        self.floor = self(heldout.images)
-
-    def __call__(self, images: torch.Tensor) -> dict[str, float]:
-        return {
-            "frechet": frechet_distance(featurise(self.classifier, images), self.features),
-            "confident": confident_share(self.classifier, images),
-        }
+def measured(model: ScoreModel, reference: DigitsReference, samples: int, device: str, full: bool) -> dict[str, dict]:
+    """The result of each sampler, by its name."""
+    found = [measure(cell, model, reference, range(samples), device=device) for cell in samplings(full)]
+    return {result.sampler: asdict(result) for result in found}
 
 
-def measure(model: ScoreModel, judge: Judge, samples: int, device: str, full: bool) -> dict[str, dict[str, float]]:
-    results = {}
-    for name, (sampler, grid) in samplings(full).items():
-        drawn = sampler.batches(model, samples, grid, batch_size=500, shape=SHAPE, device=device)
-        images = torch.cat([batch.x for batch in drawn])
-        results[name] = judge(images.float().clamp(-1, 1).cpu())
-    return results
-
-
-def train_and_measure(name: str, seed: int, arguments: argparse.Namespace, judge: Judge, cells: list[dict]) -> None:
+def train_and_measure(
+    name: str, seed: int, arguments: argparse.Namespace, reference: DigitsReference, cells: list[dict]
+) -> None:
     """The stages of one run that are not in `cells` yet."""
     form, run = FORMS[name], arguments.out / "runs" / f"{name}-{seed}"
     torch.manual_seed(seed)
@@ -156,19 +135,19 @@ def train_and_measure(name: str, seed: int, arguments: argparse.Namespace, judge
         resume = (run / "checkpoints").is_dir() and any((run / "checkpoints").glob("step-*"))
         network.train().requires_grad_(True)
         train(
-            ScoreModel(network, PROCESS, form.predicts), Digits("train"), form.loss, settings, run, seed=seed,
-            resume=resume, overwrite=not resume and run.exists(),
+            ScoreModel(network, PROCESS, form.predicts, data_shape=SHAPE), Digits("train"), form.loss, settings, run,
+            seed=seed, resume=resume, overwrite=not resume and run.exists(),
         )  # fmt: skip
         averaged = form.network()
         load_weights(run, averaged, "ema")
         averaged.to(arguments.device).eval().requires_grad_(False)
-        model = ScoreModel(averaged, PROCESS, form.predicts)
+        model = ScoreModel(averaged, PROCESS, form.predicts, data_shape=SHAPE)
         cell = {
             "form": name,
             "seed": seed,
             "stage": stage,
             "steps": int(latest_checkpoint(run).name.removeprefix("step-")),
-            "results": measure(model, judge, arguments.samples, arguments.device, full=stage == arguments.stages),
+            "results": measured(model, reference, arguments.samples, arguments.device, stage == arguments.stages),
         }
         cells.append(cell)
         keep_cells(arguments.out, settings_of(arguments), cells)
@@ -217,17 +196,18 @@ def figure(values: list[float], digits: int = 2) -> str:
     return f"{mean(values):.{digits}f}{spread}"
 
 
-def table(cells: list[dict], stages: int, judge: Judge) -> str:
+def table(cells: list[dict], stages: int, reference: DigitsReference) -> str:
     """Means over seeds ± their standard deviation, in Markdown."""
     final = [cell for cell in cells if cell["stage"] == stages]
-    columns = [name for name in samplings(full=True)]
-    reference = [c["results"]["multistep 20"]["frechet"] for c in final if c["form"] == "eps"]
-    target = mean(reference) if reference else None
+    columns = [cell.label for cell in samplings(full=True)]
+    of_eps = [c["results"]["multistep 20"]["frechet"] for c in final if c["form"] == "eps"]
+    target = mean(of_eps) if of_eps else None
+    assert reference.floor is not None  # it has one
     head = [f"Fréchet, {name}" for name in columns]
     head = ["form", "parameters", "seeds", "steps", *head, "confident, NFE 20", f"steps to ε's {target or 0:.2f}"]
     lines = [
-        f"Floor (held-out images): {judge.floor['frechet']:.2f}, confident share {judge.floor['confident']:.1%}; the "
-        f"classifier is right on {judge.accuracy:.1%} of them. {torch.get_num_threads()} threads, "
+        f"Floor (held-out images): {reference.floor_distance:.2f}, confident share {reference.floor.confident:.1%}; "
+        f"the classifier is right on {reference.accuracy:.1%} of them. {torch.get_num_threads()} threads, "
         f"{platform.processor() or platform.machine()}, torch {torch.__version__}.",
         "",
         f"| {' | '.join(head)} |",
@@ -266,11 +246,11 @@ def main() -> None:
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
     cells = known_cells(arguments.out, settings_of(arguments))
-    judge = Judge()
+    reference = DigitsReference()
     for seed in range(arguments.seeds):  # all forms of a seed, then the next: an early stop still compares
         for name in arguments.forms:
-            train_and_measure(name, seed, arguments, judge, cells)
-    print(table(cells, arguments.stages, judge))
+            train_and_measure(name, seed, arguments, reference, cells)
+    print(table(cells, arguments.stages, reference))
 
 
 if __name__ == "__main__":

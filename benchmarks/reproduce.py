@@ -4,7 +4,7 @@
 
 Every process trains configs/digits-preconditioned.yaml for the same number of steps. Fréchet distance in the features
 of the digit classifier of `psld demo`, to the training images. Published samplers run as published, the others with x̂₀
-held within [−1, 1]. OUT/cells.json keeps what is finished: the same command goes on, and more seeds or NFE are added.
+held within [−1, 1]. OUT/results keeps what is finished: the same command goes on, and more seeds or NFE are added.
 --publish writes the first seed of each process into the package, with a card of its own numbers. With --published the
 first seed is the checkpoint that is in the package already: not trained again, only measured.
 """
@@ -20,10 +20,12 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from denoiser import SHAPE, Judge, figure, keep_cells, known_cells
+from denoiser import figure
 from publishing import publish, trained
 
 from psld import RK45, SSCS, Clamped, EulerMaruyama, Exponential, PredictorCorrector, Projected, Sampler
+from psld.comparison import Cell, DigitsReference, SweepResult, measure, read_results, write_results
+from psld.files import claim_folder
 from psld.runs import load
 
 CONFIG = "digits-preconditioned.yaml"
@@ -55,81 +57,74 @@ def trained_run(name: str, seed: int, arguments: argparse.Namespace) -> Path:
     return trained(CONFIG, arguments.out / f"{name}-{seed}", [*PROCESSES[name], "--seed", str(seed), *steps])
 
 
-def measure(
-    run: Path | str, name: str, seed: int, cells: list[dict], arguments: argparse.Namespace, judge: Judge
-) -> None:
-    """The cells of a run that are not there yet."""
-    network = load(run)
-    done = {(cell["sampler"], cell["budget"]) for cell in cells if (cell["process"], cell["seed"]) == (name, seed)}
-    wanted: list[tuple[str, str, Sampler, str, int]] = []
+def measured(
+    run: Path | str, name: str, seed: int, arguments: argparse.Namespace, reference: DigitsReference
+) -> list[SweepResult]:
+    """The results of a run, those that are not there yet measured first."""
+    network, folder = load(run), arguments.out / "results" / f"{name}-{seed}"
+    claim_folder(folder, "settings.json", {"steps": arguments.steps, "samples": arguments.samples}, "results")
+    rows = read_results(folder / "rows.json")
+    process, many = network.process, arguments.many if seed == 0 else []
+    wanted: list[tuple[Cell, bool]] = []
     for title, (sampler, grid) in (PUBLISHED | OURS).items():
-        many = arguments.many if title in PUBLISHED and seed == 0 else []
-        wanted += [(title, str(nfe), sampler, grid, nfe) for nfe in (*arguments.nfe, *many)]
-    wanted += [("RK45", f"{tol:g}", RK45(rtol=tol, atol=tol), "paper-uniform", 2) for tol in TOLERANCES]
-    for title, budget, sampler, grid_name, nfe in wanted:
-        if (title, budget) in done:
+        budgets = [*arguments.nfe, *(many if title in PUBLISHED else [])]
+        wanted += [(Cell.of(sampler, grid, process, nfe, label=title), title in OURS) for nfe in budgets]
+    for tol in TOLERANCES:
+        wanted.append((Cell.of(RK45(rtol=tol, atol=tol), "paper-uniform", process, 2, label=rk45(tol)), False))
+    for cell, clamped in wanted:
+        if cell.key(process) in {row.key for row in rows}:
             continue
-        model = Clamped(network) if title in OURS else network
-        grid = sampler.grid(grid_name, model.process, nfe)
-        drawn = list(sampler.batches(model, arguments.samples, grid, shape=SHAPE, batch_size=500))
-        images = torch.cat([batch.x for batch in drawn]).float().clamp(-1, 1)
-        calls = float(torch.cat([batch.nfe for batch in drawn]).double().mean())
-        cells.append({"process": name, "seed": seed, "sampler": title, "budget": budget, "nfe": calls} | judge(images))
-        keep_cells(arguments.out, settings_of(arguments), cells)
-        print(f"{name}, seed {seed}, {title}, {budget}: {cells[-1]['frechet']:.2f}", flush=True)
+        rows.append(measure(cell, Clamped(network) if clamped else network, reference, range(arguments.samples)))
+        write_results(rows, folder)
+        print(f"{name}, seed {seed}, {cell.label}, {cell.nfe}: {rows[-1].frechet:.2f}", flush=True)
+    return rows
 
 
-def settings_of(arguments: argparse.Namespace) -> dict[str, int]:
-    """What cells must share to stand in one table."""
-    return {"steps": arguments.steps, "samples": arguments.samples}
+def rk45(tolerance: float) -> str:
+    """What tables call it."""
+    return f"RK45, tolerance {tolerance:g}"
 
 
-def table(cells: list[dict], nfe: list[int]) -> str:
+def table(found: dict[tuple[str, int], list[SweepResult]], nfe: list[int]) -> str:
     """Mean Fréchet distance over seeds ± its standard deviation, in Markdown."""
     head = ["process", "sampler", *(f"NFE {n}" for n in nfe)]
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
-    for name in PROCESSES:
+    for name in dict.fromkeys(process for process, _ in found):
+        own = [row for (process, _), rows in found.items() if process == name for row in rows]
         for title in PUBLISHED | OURS:
-            values = [
-                [c["frechet"] for c in cells if (c["process"], c["sampler"], c["budget"]) == (name, title, str(n))]
-                for n in nfe
-            ]
+            values = [[row.frechet for row in own if (row.sampler, row.budget) == (title, n)] for n in nfe]
             lines.append(f"| {' | '.join([name, title, *(figure(v) for v in values)])} |")
-        found = [
-            [c for c in cells if (c["process"], c["sampler"], c["budget"]) == (name, "RK45", f"{tol:g}")]
-            for tol in TOLERANCES
-        ]
-        runs = [
-            f"{figure([c['frechet'] for c in own])} at {sum(c['nfe'] for c in own) / len(own):.0f} (tolerance {tol:g})"
-            for tol, own in zip(TOLERANCES, found, strict=True)
-            if own
-        ]
+        runs = []
+        for tol in TOLERANCES:
+            solved = [row for row in own if row.sampler == rk45(tol)]
+            if solved:
+                calls = sum(row.nfe for row in solved) / len(solved)
+                runs.append(f"{figure([row.frechet for row in solved])} at {calls:.0f} (tolerance {tol:g})")
         lines.append(f"| {name} | RK45 | {'; '.join(runs)} |" + " |" * (len(nfe) - 1))
     return "\n".join(lines)
 
 
-def machine(judge: Judge, cells: list[dict], arguments: argparse.Namespace) -> str:
+def machine(reference: DigitsReference, seeds: int, arguments: argparse.Namespace) -> str:
     """What the numbers were measured with."""
-    seeds = len({cell["seed"] for cell in cells})
     return (
         f"Fréchet distance of {arguments.samples} images to the training images, in features of a digit classifier "
-        f"({judge.accuracy:.1%} right on held-out images); floor, held-out images: {judge.floor['frechet']:.2f}. "
+        f"({reference.accuracy:.1%} right on held-out images); floor, held-out images: {reference.floor_distance:.2f}. "
         f"{arguments.steps} training steps, {seeds} seed(s). {platform.machine()}, torch {torch.__version__}, "
         f"{date.today()}."
     )
 
 
-def card(cells: list[dict], name: str, arguments: argparse.Namespace, judge: Judge) -> list[str]:
+def card(rows: list[SweepResult], arguments: argparse.Namespace, reference: DigitsReference) -> list[str]:
     """How seed 0 of a process was measured, and what came out."""
-    own = [cell for cell in cells if (cell["process"], cell["seed"]) == (name, 0)]
     return [
-        machine(judge, own, arguments),
+        machine(reference, 1, arguments),
         "",
         "| sampler | budget | NFE | Fréchet distance | confident share |",
         "| --- | --- | --- | --- | --- |",
         *(
-            f"| {c['sampler']} | {c['budget']} | {c['nfe']:.0f} | {c['frechet']:.2f} | {c['confident']:.1%} |"
-            for c in own
+            f"| {row.sampler} | {'–' if row.sampler.startswith('RK45') else row.budget} | {row.nfe:.0f} | "
+            f"{row.frechet:.2f} | {row.confident:.1%} |"
+            for row in rows
         ),
     ]
 
@@ -142,20 +137,20 @@ def main() -> None:
     options.add_argument("--nfe", type=int, nargs="+", default=[5, 10, 20, 50], help="budgets")
     options.add_argument("--many", type=int, nargs="*", default=[], help="budgets of published samplers, first seed")
     options.add_argument("--processes", nargs="+", choices=list(PROCESSES), default=list(PROCESSES), help="which")
-    options.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder of runs and cells.json")
+    options.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder of runs and results")
     options.add_argument("--publish", action="store_true", help="write the checkpoints of seed 0 into the package")
     options.add_argument("--published", action="store_true", help="seed 0 is what the package has")
     arguments = options.parse_args()
-    cells = known_cells(arguments.out, settings_of(arguments))
-    judge = Judge()
+    reference = DigitsReference()
+    found: dict[tuple[str, int], list[SweepResult]] = {}
     for seed in range(arguments.seeds):
         for name in arguments.processes:
             run = None if seed == 0 and arguments.published else trained_run(name, seed, arguments)
-            measure(run or f"{name}-digits", name, seed, cells, arguments, judge)
+            rows = found[name, seed] = measured(run or f"{name}-digits", name, seed, arguments, reference)
             if seed == 0 and arguments.publish:
-                about, lines = ABOUT.format(PROCESSES[name][1]), card(cells, name, arguments, judge)
-                publish(f"{name}-digits", run, about, lines, "make reproduce")
-    print(f"\n{machine(judge, cells, arguments)}\n\n{table(cells, [*arguments.nfe, *arguments.many])}")
+                about = ABOUT.format(PROCESSES[name][1])
+                publish(f"{name}-digits", run, about, card(rows, arguments, reference), "make reproduce")
+    print(f"\n{machine(reference, arguments.seeds, arguments)}\n\n{table(found, [*arguments.nfe, *arguments.many])}")
 
 
 if __name__ == "__main__":

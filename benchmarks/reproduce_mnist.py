@@ -24,6 +24,7 @@ from publishing import CONFIGS as FOLDER
 from publishing import publish, trained
 
 from psld.cli import main as psld
+from psld.comparison import SweepResult, read_results
 from psld.evaluation.metrics.frechet import frechet_from_moments
 from psld.evaluation.metrics.moments import Moments
 from psld.evaluation.statistics import ImageStatistics
@@ -69,7 +70,8 @@ def trained_run(name: str, arguments: argparse.Namespace) -> Path:
 def statistics(split: str, arguments: argparse.Namespace) -> str:
     """The file of those of a split of MNIST, measured once."""
     file = arguments.out / f"{split}.npz"
-    measure = ["stats", str(arguments.root), "--split", split, "--image_size", "32", "--out", str(file)]
+    data = ["MNIST", "--data.root", str(arguments.root), "--data.split", split, "--data.image_size", "32"]
+    measure = ["stats", *data, "--out", str(file)]
     if not file.is_file() and psld(measure) != 0:
         raise SystemExit(f"{arguments.root} could not be measured.")
     return str(file)
@@ -85,13 +87,15 @@ def evaluated(run: Path, process: str, out: Path, options: list[str], arguments:
     return out
 
 
-def sweep(run: Path, process: str, samplers: list[str], nfe: list[int], arguments: argparse.Namespace) -> list[dict]:
+def sweep(
+    run: Path, process: str, samplers: list[str], nfe: list[int], arguments: argparse.Namespace
+) -> list[SweepResult]:
     """Samplers × NFE; x̂₀ is clamped for samplers of ours alone."""
     ours = samplers[0] in OURS
     out = arguments.out / "results" / "-".join([run.name, process, "ours" if ours else "published", *map(str, nfe)])
     options = ["--sweep", "--nfe", *map(str, nfe), "--only", *samplers, "--clamp", str(ours).lower()]
     folder = evaluated(run, process, out, options, arguments)
-    return json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    return read_results(folder / "sweep.json")
 
 
 def adaptive(run: Path, process: str, arguments: argparse.Namespace) -> str:
@@ -105,7 +109,7 @@ def adaptive(run: Path, process: str, arguments: argparse.Namespace) -> str:
     return f"{figures[found['distance']]:.2f} ({figures['confident share of samples']:.0%}) at {found['nfe']:.0f}"
 
 
-def measured(run: Path, arguments: argparse.Namespace) -> tuple[dict[str, list[dict]], dict[str, str]]:
+def measured(run: Path, arguments: argparse.Namespace) -> tuple[dict[str, list[SweepResult]], dict[str, str]]:
     """By process, the samplers of ours and those of the paper; and RK45."""
     processes = list(PROCESSES) if run.name == "mnist-denoiser" else ["PSLD"]
     found = {name: sweep(run, name, OURS, arguments.nfe, arguments) for name in processes}
@@ -115,13 +119,13 @@ def measured(run: Path, arguments: argparse.Namespace) -> tuple[dict[str, list[d
     return found, {name: adaptive(run, name, arguments) for name in processes}
 
 
-def table(sweeps: dict[str, list[dict]], solved: dict[str, str], nfe: list[int]) -> list[str]:
+def table(sweeps: dict[str, list[SweepResult]], solved: dict[str, str], nfe: list[int]) -> list[str]:
     """Fréchet distance, and the confident share behind it."""
     head = ["process", "sampler", *(f"NFE {n}" for n in nfe)]
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
     for name, points in sweeps.items():
-        for sampler in dict.fromkeys(point["sampler"] for point in points):
-            own = {p["budget"]: f"{p['frechet']:.2f} ({p['confident']:.0%})" for p in points if p["sampler"] == sampler}
+        for sampler in dict.fromkeys(point.sampler for point in points):
+            own = {p.budget: f"{p.frechet:.2f} ({p.confident:.0%})" for p in points if p.sampler == sampler}
             lines.append(f"| {' | '.join([name, sampler, *(own.get(n, '') for n in nfe)])} |")
         lines.append(f"| {name} | RK45, tolerance {TOLERANCE} | {solved[name]} |{' |' * (len(nfe) - 1)}")
     return lines
@@ -136,14 +140,14 @@ def floors(arguments: argparse.Namespace) -> list[float]:
     return [frechet_from_moments(own.mean, own.covariance, moments.mean, moments.covariance) for own in sets]
 
 
-def machine(run: Path, points: list[dict], arguments: argparse.Namespace) -> str:
+def machine(run: Path, points: list[SweepResult], arguments: argparse.Namespace) -> str:
     """What the numbers were measured with."""
     few = floors(arguments)
     return (
         f"Fréchet distance (and classifier-confident share) of {arguments.samples:,} images to the training images, in "
-        f"features of the bundled MNIST classifier; floor, 10,000 held-out images: {points[0]['frechet_floor']:.2f}, "
+        f"features of the bundled MNIST classifier; floor, 10,000 held-out images: {points[0].frechet_floor:.2f}, "
         f"{arguments.samples:,} of them: {sum(few) / len(few):.2f} ({min(few):.2f} … {max(few):.2f}, {len(few)} sets); "
-        f"it is confident of {points[0]['confident_data']:.0%} of the data. "
+        f"it is confident of {points[0].confident_data:.0%} of the data. "
         f"{int(latest_checkpoint(run).name.removeprefix('step-')):,} training steps, "
         f"samples in {arguments.precision}. "
         f"{platform.machine()}, torch {torch.__version__}, {date.today()}."

@@ -179,7 +179,7 @@ def test_a_folder_from_elsewhere_runs_nothing(tmp_path, monkeypatch, network):
     (tmp_path / "model/config.yaml").write_text(yaml.safe_dump(config | {"network": network}))
     with pytest.raises(UntrustedClassError, match="nothing was imported"):
         load(tmp_path / "model")
-    for command in (["sample", "model", "--out", "out"], ["evaluate", "model", "--against", "digits"]):
+    for command in (["sample", "model", "--out", "out"], ["evaluate", "model", "--against", "Digits"]):
         assert main(command) == 1
     assert not (tmp_path / "PWN").exists() and not (tmp_path / "out").exists()
 

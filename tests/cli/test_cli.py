@@ -219,6 +219,8 @@ def test_bench_is_resumed(tmp_path, capsys):
     assert (tmp_path / "bench" / "frechet.png").stat().st_size > 10_000
     assert main([*command, "--nfe", "5", "--num", "30"]) == 1
     assert "other settings" in capsys.readouterr().err
+    assert main([*command, "--only", "zzz"]) == 1
+    assert "no sampler has zzz in its name" in capsys.readouterr().err
 
 
 def test_bench_of_other_images_than_digits_is_refused(trained, tmp_path, capsys):

@@ -9,16 +9,17 @@ import scipy.linalg
 import torch
 from PIL import Image
 
-from psld.cli import evaluate, main
+from psld.cli import main, measuring
 from psld.data import Digits
 from psld.evaluation.features.bundled import bundled_classifier
 from psld.files import locked
+from psld.jobs import evaluating
 from psld.model import Clamped, ScoreModel
 from psld.plots.pictures import save_images
 from psld.runs import load
 from psld.samplers import Exponential
 
-DRAWN = ["evaluate", "psld-digits", "--against", "digits", "--num", "40", "--grid", "optimised"]
+DRAWN = ["evaluate", "psld-digits", "--against", "Digits", "--num", "40", "--grid", "optimised"]
 
 
 def written(folder, pattern="*.json"):
@@ -38,18 +39,18 @@ def test_images_against_data_and_against_their_statistics(tmp_path):
     (mean, covariance), (other, spread) = moments
     root = np.real(scipy.linalg.sqrtm(covariance @ spread))
     expected = np.square(mean - other).sum() + np.trace(covariance + spread - 2 * root)
-    direct = ["evaluate", "digits", "--split", "heldout", "--against", "digits", "--out", str(tmp_path / "direct")]
+    direct = ["evaluate", "Digits", "--run.split", "heldout", "--against", "Digits", "--out", str(tmp_path / "direct")]
     assert main(direct) == 0
     figures = written(tmp_path / "direct")["figures"]
     assert figures["Fréchet distance"] == pytest.approx(expected, rel=1e-6)
-    assert main(["stats", "digits", "--out", str(tmp_path / "train.npz")]) == 0
-    again = ["evaluate", "digits", "--split", "heldout", "--against", str(tmp_path / "train.npz")]
+    assert main(["stats", "Digits", "--out", str(tmp_path / "train.npz")]) == 0
+    again = ["evaluate", "Digits", "--run.split", "heldout", "--against", str(tmp_path / "train.npz")]
     assert main([*again, "--out", str(tmp_path / "again")]) == 0
     assert written(tmp_path / "again")["figures"] == figures
-    assert main(["stats", "digits", "--split", "heldout", "--out", str(tmp_path / "held.npz")]) == 0
+    assert main(["stats", "Digits", "--data.split", "heldout", "--out", str(tmp_path / "held.npz")]) == 0
     assert main([*again, "--floor", str(tmp_path / "held.npz"), "--out", str(tmp_path / "floor")]) == 0
     floor = written(tmp_path / "floor")["floor"]
-    assert floor == {"source": "digits (heldout)", "Fréchet distance": pytest.approx(expected, rel=1e-6)}
+    assert floor == {"source": "Digits(split='heldout')", "Fréchet distance": pytest.approx(expected, rel=1e-6)}
 
 
 def test_a_folder_of_pngs_is_worth_the_same_as_the_array(tmp_path):
@@ -60,7 +61,7 @@ def test_a_folder_of_pngs_is_worth_the_same_as_the_array(tmp_path):
     results = []
     for source in ("images", "images.npz"):
         out = tmp_path / f"out-{source}"
-        assert main(["evaluate", str(tmp_path / source), "--against", "digits", "--out", str(out)]) == 0
+        assert main(["evaluate", str(tmp_path / source), "--against", "Digits", "--out", str(out)]) == 0
         results.append(written(out)["figures"])
     assert results[0] == results[1]
 
@@ -71,28 +72,48 @@ def test_a_result_depends_on_no_batch_size_and_is_not_computed_twice(tmp_path, m
     first, second = (written(tmp_path / name)["figures"]["Fréchet distance"] for name in "ab")
     assert written(tmp_path / "a")["samples"]["source"].startswith("psld-digits, Exponential")
     assert first == pytest.approx(second, rel=1e-5)
-    monkeypatch.setattr(evaluate, "generate", lambda *_: pytest.fail("samples were drawn again"))
-    assert main([*DRAWN, "--steps", "5", "--out", str(tmp_path / "a")]) == 0
+    monkeypatch.setattr(evaluating, "draw", lambda *_, **__: pytest.fail("samples were drawn again"))
+    again = [*DRAWN, "--steps", "5", "--out", str(tmp_path / "a")]
+    assert main(again) == 0
+    assert main([*again, "--floor", "Digits", "--floor.split", "heldout"]) == 0  # a known result with a new floor
+    assert main(["evaluate", "Digits", "--run.split", "heldout", *DRAWN[2:4], "--out", str(tmp_path / "floor")]) == 0
+    floor = written(tmp_path / "a")["floor"]["Fréchet distance"]
+    assert floor == written(tmp_path / "floor")["figures"]["Fréchet distance"]
+    with locked(tmp_path / "a", "results"):
+        assert main(again) == 1
+
+
+@pytest.mark.parametrize("other", [["--sampler.churn_range", "[0, 0.3]"], ["--sampler.churn", "0.5"]])
+def test_samplers_that_differ_in_any_argument_are_two_results(tmp_path, other):
+    """Noise between other noise levels is another sampler, also where the name in the table does not say so."""
+    churned = [*DRAWN, "--steps", "9", "--sampler", "Heun", "--sampler.churn", "1.5"]
+    churned += ["--sampler.churn_range", "[0.5, 80]"]
+    assert main([*churned, "--out", str(tmp_path)]) == 0
+    first = written(tmp_path, "Heun-9-*.json")["figures"]["Fréchet distance"]
+    assert main([*churned, *other, "--out", str(tmp_path)]) == 0
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in tmp_path.glob("Heun-9-*.json")]
+    distances = {result["figures"]["Fréchet distance"] for result in found}
+    assert len(found) == 2 and first in distances and len(distances) == 2
 
 
 def test_a_sweep_goes_on_where_it_was(tmp_path, monkeypatch):
     sweep = [*DRAWN, "--sweep", "--only", "Exponential(order=2), optimised", "--out", str(tmp_path)]
-    drawn, generate = [], evaluate.generate
+    drawn, draw = [], evaluating.draw
 
-    def counted(sampler, model, shape, grid, *rest):
+    def counted(sampler, model, shape, grid, *rest, **others):
         drawn.append(len(grid.times))
-        return generate(sampler, model, shape, grid, *rest)
+        return draw(sampler, model, shape, grid, *rest, **others)
 
-    def killed_at_8(sampler, model, shape, grid, *rest):
-        yield from counted(sampler, model, shape, grid, *rest)
+    def killed_at_8(sampler, model, shape, grid, *rest, **others):
+        yield from counted(sampler, model, shape, grid, *rest, **others)
         if len(grid.times) == 8:
             raise SystemExit(143)
 
-    monkeypatch.setattr(evaluate, "generate", killed_at_8)
+    monkeypatch.setattr(evaluating, "draw", killed_at_8)
     with pytest.raises(SystemExit):
         main([*sweep, "--nfe", "5", "8"])
     assert len(list(tmp_path.iterdir())) == 1  # of NFE 5; of the one that was cut off, nothing
-    monkeypatch.setattr(evaluate, "generate", counted)
+    monkeypatch.setattr(evaluating, "draw", counted)
     assert main([*sweep, "--nfe", "5", "8"]) == 0
     assert drawn == [5, 8, 8]
     points = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
@@ -121,7 +142,7 @@ def distance(images, others):
     return float((mean - other).square().sum() + a.square().sum() + b.square().sum() - 2 * cross)
 
 
-CLASS = ["evaluate", "psld-digits-conditional", "--against", "digits", "--num", "40", "--label", "3"]
+CLASS = ["evaluate", "psld-digits-conditional", "--against", "Digits", "--num", "40", "--label", "3"]
 
 
 def test_a_class_is_judged_by_data_of_that_class(tmp_path, capsys):
@@ -136,15 +157,16 @@ def test_a_class_is_judged_by_data_of_that_class(tmp_path, capsys):
     drawn = Exponential().sample(Clamped(told), grid=grid, seeds=range(40), shape=(1, 8, 8)).x
     train, held = Digits("train"), Digits("heldout")
     threes = train.images[train.labels == 3]
-    assert main([*CLASS, "--steps", "5", "--floor", "digits", "--floor_split", "heldout", "--out", str(tmp_path)]) == 0
+    assert main([*CLASS, "--steps", "5", "--floor", "Digits", "--floor.split", "heldout", "--out", str(tmp_path)]) == 0
     result, shown = written(tmp_path), capsys.readouterr().out
     assert result["figures"]["Fréchet distance"] == pytest.approx(distance(drawn, threes), rel=1e-4)
     floor = distance(held.images[held.labels == 3], threes)
     assert result["floor"]["Fréchet distance"] == pytest.approx(floor, rel=1e-4)
-    assert "log-snr, class 3, guidance 1\n" in shown and f"data: {len(threes)} of digits, class 3\n" in shown
-    assert "(digits (heldout), class 3)" in shown
+    assert "log-snr, class 3, guidance 1\n" in shown and f"data: {len(threes)} of Digits, class 3\n" in shown
+    assert "(Digits(split='heldout'), class 3)" in shown
     assert (
-        main(["evaluate", "digits", "--split", "heldout", *CLASS[2:4], *CLASS[6:], "--out", str(tmp_path / "d")]) == 0
+        main(["evaluate", "Digits", "--run.split", "heldout", *CLASS[2:4], *CLASS[6:], "--out", str(tmp_path / "d")])
+        == 0
     )
     assert written(tmp_path / "d")["figures"]["Fréchet distance"] == pytest.approx(floor, rel=1e-4)
 
@@ -159,7 +181,7 @@ def test_results_of_classes_and_scales_are_kept_apart(tmp_path, monkeypatch):
     assert main([*CLASS, *out, *sweep]) == 0
     names = {path.name for path in tmp_path.glob("sweep*")}
     assert names == {f"sweep-class-3-guidance-1.5.{kind}" for kind in ("json", "md", "png")}
-    monkeypatch.setattr(evaluate, "generate", lambda *_: pytest.fail("samples were drawn again"))
+    monkeypatch.setattr(evaluating, "draw", lambda *_, **__: pytest.fail("samples were drawn again"))
     assert main([*CLASS, *out, "--guidance", "1"]) == 0  # what it is unless given
 
 
@@ -169,7 +191,7 @@ def test_labels_of_arrays_and_folders_choose_the_class(tmp_path):
     chosen = {"digits.npz": train.images[train.labels == 7], "folders": train.images[train.labels == 7][:60]}
     held = Digits("heldout")
     for source, images in chosen.items():
-        command = ["evaluate", "digits", "--split", "heldout", "--against", str(tmp_path / source), "--label", "7"]
+        command = ["evaluate", "Digits", "--run.split", "heldout", "--against", str(tmp_path / source), "--label", "7"]
         assert main([*command, "--out", str(tmp_path / "out" / source)]) == 0
         found = written(tmp_path / "out" / source)["figures"]["Fréchet distance"]
         assert found == pytest.approx(distance(held.images[held.labels == 7], images), rel=1e-4)
@@ -177,9 +199,9 @@ def test_labels_of_arrays_and_folders_choose_the_class(tmp_path):
 
 def test_classes_that_cannot_be_judged_are_refused_before_anything_is_measured(tmp_path, capsys, monkeypatch):
     save_images(Digits("heldout").images[:4], tmp_path / "plain")
-    assert main(["stats", "digits", "--out", str(tmp_path / "s.npz")]) == 0
-    monkeypatch.setattr(evaluate, "statistics_of", lambda *_: pytest.fail("data were measured"))
-    run, images = CLASS[:4], ["evaluate", "digits", "--against", "digits"]
+    assert main(["stats", "Digits", "--out", str(tmp_path / "s.npz")]) == 0
+    monkeypatch.setattr(measuring, "statistics_of", lambda *_: pytest.fail("data were measured"))
+    run, images = CLASS[:4], ["evaluate", "Digits", "--against", "Digits"]
     for command, message in (
         ([*run, "--label", "10"], "labels are 0 … 9: got --label 10"),
         ([*run, "--label", "3", "--guidance", "1e999"], "--guidance must be finite"),
@@ -188,8 +210,8 @@ def test_classes_that_cannot_be_judged_are_refused_before_anything_is_measured(t
         ([*CLASS, "--against", tmp_path / "s.npz"], "statistics do not say which class an image is of"),
         ([*CLASS, "--floor", tmp_path / "s.npz"], "Give the data themselves to --floor"),
         ([*CLASS, "--against", tmp_path / "plain"], "plain has no labels, so images of class 3 cannot be told"),
-        ([*images, "--label", "10"], "digits has no image of class 10: its labels are 0 … 9"),
-        ([*images, "--label", "3", "--guidance", "2"], "--guidance 2.0 is for samples of a run, and digits is none"),
+        ([*images, "--label", "10"], "Digits has no image of class 10: its labels are 0 … 9"),
+        ([*images, "--label", "3", "--guidance", "2"], "--guidance 2.0 is for samples of a run, and there is none"),
     ):
         assert message in refused(capsys, *command, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -210,13 +232,13 @@ def test_bad_input_is_refused_by_name(tmp_path, capsys):
     whole = (tmp_path / "broken" / "0.png").read_bytes()
     (tmp_path / "broken" / "1.png").write_bytes(whole[: len(whole) // 2])
     Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "large" / "0.png")
-    assert "empty" in refused(capsys, "evaluate", tmp_path / "empty", "--against", "digits")
-    assert "1.png is 8×8, mode RGB" in refused(capsys, "evaluate", tmp_path / "mixed", "--against", "digits")
-    assert "1.png" in refused(capsys, "evaluate", tmp_path / "broken", "--against", "digits")
-    assert "(1, 16, 16)" in refused(
+    assert "empty" in refused(capsys, "evaluate", tmp_path / "empty", "--against", "Digits")
+    assert "1.png is 8×8, mode RGB" in refused(capsys, "evaluate", tmp_path / "mixed", "--against", "Digits")
+    assert "1.png" in refused(capsys, "evaluate", tmp_path / "broken", "--against", "Digits")
+    assert "16×16 grey" in refused(
         capsys, "evaluate", "psld-digits", "--against", tmp_path / "large", "--out", tmp_path / "out"
     )
-    assert "give --out" in refused(capsys, "evaluate", "psld-digits", "--against", "digits")
+    assert "give --out" in refused(capsys, "evaluate", "psld-digits", "--against", "Digits")
     assert not (tmp_path / "out").exists()
 
 
@@ -226,7 +248,9 @@ def test_statistics_of_another_extractor_are_refused(tmp_path, capsys):
             return x.flatten(1)[:, ::2]
 
     torch.jit.script(Halves()).save(tmp_path / "halves.pt")
-    assert main(["stats", "digits", "--extractor", str(tmp_path / "halves.pt"), "--out", str(tmp_path / "s.npz")]) == 0
+    command = ["stats", "Digits", "--extractor", str(tmp_path / "halves.pt"), "--out", str(tmp_path / "s.npz")]
+    assert "runs code of whoever made it" in refused(capsys, *command) and not (tmp_path / "s.npz").exists()
+    assert main([*command, "--trust"]) == 0
     message = refused(capsys, *DRAWN[:2], "--against", tmp_path / "s.npz", "--out", tmp_path / "out")
     assert "digits classifier" in message and "halves.pt" in message
 
@@ -234,6 +258,6 @@ def test_statistics_of_another_extractor_are_refused(tmp_path, capsys):
 def test_statistics_are_written_by_one_process_at_a_time(tmp_path, capsys):
     file = tmp_path / "digits.npz"
     with locked(file, "statistics"):
-        assert main(["stats", "digits", "--split", "heldout", "--out", str(file)]) == 1
+        assert main(["stats", "Digits", "--data.split", "heldout", "--out", str(file)]) == 1
     assert f"psld stats: statistics cannot be written to {file}: process {os.getpid()} on" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

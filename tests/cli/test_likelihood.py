@@ -33,7 +33,7 @@ SMALL = {
     "loss": {"class_path": "psld.losses.HSM"},
     "training": {"steps": 4, "batch_size": 8, "log_every": 2, "warmup_steps": 0, "tensorboard": False},
 }
-FAST = ["--data", "psld.data.Digits", "--data.split", "heldout", "--rtol", "1e-2", "--t_min", "0.05"]
+FAST = ["--data", "Digits", "--data.split", "heldout", "--rtol", "1e-2", "--t_min", "0.05"]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_other_dequantisation(run, tmp_path, dequantise, capsys):
     out = tmp_path / "bits.json"
     options = ["--num", "2", "--dequantise", dequantise, "--out", str(out)]
     if dequantise == "variational":
-        options += ["--fit_on", "psld.data.Digits", "--fit_steps", "3"]
+        options += ["--fit_on", "Digits", "--fit_steps", "3"]
     assert main(["likelihood", str(run), *FAST, *options]) == 0
     result = json.loads(out.read_text())
     assert math.isfinite(result["bits_per_dimension"]["mean"])
@@ -87,7 +87,7 @@ def test_other_dequantisation(run, tmp_path, dequantise, capsys):
         (["--levels", "256"], "not on 256 levels"),
         (["--t_min", "0"], "--t_min must lie between 0 and 1"),
         (["--dequantise", "variational"], "give --fit_on"),
-        (["--fit_on", "psld.data.Digits"], "--fit_on is for --dequantise variational"),
+        (["--fit_on", "Digits"], "--fit_on is for --dequantise variational"),
         (["--process", "psld.CLD"], "predicts 'eps' from states of its own process"),
     ],
 )

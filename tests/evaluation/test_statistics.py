@@ -15,7 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from psld.data import Digits
-from psld.evaluation.features import BundledClassifier, ExternalFeatures, FeatureExtractor, feature_extractor
+from psld.evaluation.features import (
+    BundledClassifier,
+    ExternalFeatures,
+    FeatureExtractor,
+    UntrustedNetworkError,
+    feature_extractor,
+)
 from psld.evaluation.features.bundled import stated_accuracy
 from psld.evaluation.metrics.quality import frechet_between
 from psld.evaluation.statistics import CONFIDENT, ImageStatistics, is_statistics, kept_indices, measured
@@ -187,13 +193,13 @@ class TwoNumbers(nn.Module):
 @pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_a_torchscript_network_is_called_with_rounded_images(tmp_path):
     torch.jit.save(torch.jit.trace(TwoNumbers(), torch.zeros(1, 1, 4, 4)), str(tmp_path / "two.pt"))
-    extractor = feature_extractor(str(tmp_path / "two.pt"), (1, 4, 4))
+    extractor = feature_extractor(str(tmp_path / "two.pt"), (1, 4, 4), trust=True)
     image = torch.full((1, 1, 4, 4), 0.1001)  # 140.3 of 255: rounded to 140
     features, logits = extractor(image)
     assert features[0].tolist() == pytest.approx([140 / 127.5 - 1, 3 * (140 / 127.5 - 1)], abs=1e-6)
     assert logits is not None and extractor.distance == "Fréchet distance"
     with pytest.raises(ValueError, match="has SHA-256"):
-        ExternalFeatures(tmp_path / "two.pt", sha256="ab" * 32)
+        ExternalFeatures(tmp_path / "two.pt", sha256="ab" * 32, trust=True)
 
 
 def test_safetensors_need_their_class(tmp_path):
@@ -203,14 +209,37 @@ def test_safetensors_need_their_class(tmp_path):
     with pytest.raises(ValueError, match="name their class"):
         feature_extractor(str(tmp_path / "two.safetensors"), (1, 4, 4))
     with pytest.raises(ValueError, match="no_such.Network cannot be made"):
-        feature_extractor(str(tmp_path / "two.safetensors"), (1, 4, 4), network_class="no_such.Network")
+        feature_extractor(str(tmp_path / "two.safetensors"), (1, 4, 4), network_class="no_such.Network", trust=True)
     save_file(
         {name: t.contiguous() for name, t in nn.BatchNorm1d(3).state_dict().items()}, tmp_path / "other.safetensors"
     )
     with pytest.raises(ValueError, match="another network"):
         feature_extractor(
-            str(tmp_path / "other.safetensors"), (1, 8, 8), network_class="psld.evaluation.DigitClassifier"
+            str(tmp_path / "other.safetensors"),
+            (1, 8, 8),
+            network_class="psld.evaluation.DigitClassifier",
+            trust=True,
         )
+
+
+@pytest.mark.parametrize(
+    "file, network_class, program",
+    [
+        ("a.pt", None, "the TorchScript program .*a.pt"),
+        ("a.onnx", None, "the ONNX program .*a.onnx"),
+        ("a.safetensors", "attack.Network", "the class attack.Network, imported by that name,"),
+    ],
+)
+def test_networks_that_run_code_of_others_need_to_be_trusted(tmp_path, monkeypatch, file, network_class, program):
+    """A module beside the files leaves a mark when it is imported: without trust there is none."""
+    (tmp_path / "attack.py").write_text("import pathlib\npathlib.Path('mark').touch()\n")
+    (tmp_path / file).write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("it was opened"))
+    with pytest.raises(UntrustedNetworkError, match=f"^{program} runs code of whoever made it.*--trust"):
+        feature_extractor(str(tmp_path / file), (1, 4, 4), network_class=network_class)
+    assert not (tmp_path / "mark").exists()
 
 
 @pytest.mark.parametrize("logits", [False, True])
@@ -231,7 +260,7 @@ def test_an_onnx_model_gives_what_its_layers_do(tmp_path, logits):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     pixels = torch.randint(0, 256, (5, 1, 4, 4), dtype=torch.uint8)
-    features, found = feature_extractor(str(tmp_path / "model.onnx"), (1, 4, 4)).of_bytes(pixels)
+    features, found = feature_extractor(str(tmp_path / "model.onnx"), (1, 4, 4), trust=True).of_bytes(pixels)
     expected = torch.nn.functional.conv2d(pixels / 127.5 - 1, kernel).flatten(1)
     torch.testing.assert_close(features, expected)
     if logits:
@@ -244,15 +273,15 @@ def test_an_onnx_model_gives_what_its_layers_do(tmp_path, logits):
 def test_other_files_are_refused(tmp_path, monkeypatch):
     (tmp_path / "model.onnx").write_bytes(b"x")
     with pytest.raises(ValueError, match="is not an ONNX model"):
-        feature_extractor(str(tmp_path / "model.onnx"), (1, 4, 4))
+        feature_extractor(str(tmp_path / "model.onnx"), (1, 4, 4), trust=True)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="onnxruntime is not installed"):
-        feature_extractor(str(tmp_path / "model.onnx"), (1, 4, 4))
+        feature_extractor(str(tmp_path / "model.onnx"), (1, 4, 4), trust=True)
     (tmp_path / "model.pt").write_bytes(b"x")
     with pytest.raises(ValueError, match="is not TorchScript"):
-        feature_extractor(str(tmp_path / "model.pt"), (1, 4, 4))
+        feature_extractor(str(tmp_path / "model.pt"), (1, 4, 4), trust=True)
     with pytest.raises(FileNotFoundError, match="no weights file"):
-        feature_extractor(str(tmp_path / "absent.pt"), (1, 4, 4))
+        feature_extractor(str(tmp_path / "absent.pt"), (1, 4, 4), trust=True)
     (tmp_path / "model.bin").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"TorchScript \(.pt, .ts, .jit\), .onnx or .safetensors"):
         feature_extractor(str(tmp_path / "model.bin"), (1, 4, 4))
@@ -266,7 +295,7 @@ def test_two_processes_say_what_one_says(tmp_path):
     figures = []
     for devices in ("1", "2"):
         out = tmp_path / devices
-        command = ["evaluate", "digits", "--split", "heldout", "--against", "digits", "--devices", devices]
+        command = ["evaluate", "Digits", "--run.split", "heldout", "--against", "Digits", "--devices", devices]
         command += ["--num", "301", "--out", str(out)]  # an odd number: the shares differ
         subprocess.run([sys.executable, str(program), *command], check=True, timeout=200, capture_output=True)
         (result,) = out.glob("*.json")

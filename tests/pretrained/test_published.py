@@ -5,15 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from psld import Clamped, Exponential
 from psld.cli import main
-from psld.cli.demo import featurise
-from psld.data import Digits
-from psld.evaluation import frechet_distance
-from psld.evaluation.features.bundled import bundled_classifier, bundled_weights
+from psld.comparison import Cell, DigitsReference, measure
+from psld.evaluation.features.bundled import bundled_weights
 from psld.files import read_sums, require_unchanged
 from psld.pretrained import published_checkpoint, published_checkpoints
 from psld.pretrained.published import FOLDER
@@ -63,14 +60,9 @@ def test_samples_are_as_good_as_the_card_says(name):
     """Same sampler, budget and seeds as a row of the card; another processor rounds otherwise."""
     row = re.search(r"\| multistep \| 10 \| 10 \| ([\d.]+) \|", (FOLDER / name / "README.md").read_text())
     assert row is not None
-    network = load(name)
-    shape = network.known_shape()
-    model, sampler = Clamped(network), Exponential(order=2)
-    grid = sampler.grid("optimised", model.process, 10)
-    images = torch.cat([batch.x for batch in sampler.batches(model, 1000, grid, shape=shape, batch_size=500)])
-    classifier, _ = bundled_classifier("digits")
-    drawn, data = (featurise(classifier, x) for x in (images.float().clamp(-1, 1), Digits("train").images))
-    distance = frechet_distance(drawn, data)
+    model = Clamped(load(name))
+    cell = Cell.of(Exponential(order=2), "optimised", model.process, 10)
+    distance = measure(cell, model, DigitsReference(), range(1000)).frechet
     assert distance == pytest.approx(float(row[1]), rel=0.15)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from psld.training import ExponentialMovingAverage
-from psld.training.logs import MetricsFile, Row
+from psld.training.logs import MetricsFile, MetricsRow
 from training.small_run import small_settings
 
 
@@ -82,12 +82,12 @@ def test_metrics_drop_what_a_resumed_run_repeats_and_torn_rows(tmp_path):
     path = tmp_path / "metrics.csv"
     metrics = MetricsFile(path, 0)
     for step in (10, 20, 30):
-        metrics.write(Row(step, 16 * step, 0.1, 1.0, 1e-4, 5.0, float(step)))
+        metrics.write(MetricsRow(step, 16 * step, 0.1, 1.0, 1e-4, 5.0, float(step)))
     metrics.close()
     with path.open("a") as file:
         file.write("40,0.2,1")
     metrics = MetricsFile(path, 20)
-    metrics.write(Row(25, 400, 0.3, 1.0, 1e-4, 5.0, 25.0))
+    metrics.write(MetricsRow(25, 400, 0.3, 1.0, 1e-4, 5.0, 25.0))
     metrics.close()
     with path.open() as file:
         rows = list(csv.DictReader(file))

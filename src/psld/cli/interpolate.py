@@ -8,9 +8,10 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
+from psld.cli.arguments import add_model_arguments
 from psld.cli.configuration import instances
 from psld.cli.restoring import ENLARGED, fingerprint, open_pictures, rms
-from psld.cli.sample import Pictures, add_model_arguments, process_of
+from psld.cli.sample import Pictures, process_of
 from psld.distributed import launch
 from psld.editing import decode, encode, slerp
 from psld.files import claim_folder

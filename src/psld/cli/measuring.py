@@ -1,22 +1,22 @@
-"""What `psld stats` and `psld evaluate` share: the network of features, and images by the batch, in shares."""
+"""What `psld stats` and `psld evaluate` share: the network of features, and data or their statistics."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser
-from torch import Tensor
+from jsonargparse import ArgumentParser, Namespace
 
-from psld.cli.sample import own_share
+from psld.cli.arguments import data_name, open_data
 from psld.data import ImageData
+from psld.data.one_class import OneClass
 from psld.evaluation.features import FeatureExtractor, feature_extractor
-from psld.evaluation.statistics import ImageStatistics, measured
+from psld.evaluation.statistics import ImageStatistics, Measurement, is_statistics
+from psld.jobs.evaluating import statistics_of
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-__all__ = ["add_extractor_arguments", "chosen_extractor", "statistics_of"]
+__all__ = ["add_extractor_arguments", "chosen_extractor", "known_or_measured", "opened", "statistics_file"]
 
 
 def add_extractor_arguments(options: ArgumentParser) -> None:
@@ -25,34 +25,45 @@ def add_extractor_arguments(options: ArgumentParser) -> None:
         "--extractor",
         type=str,
         default="auto",
-        help="digits, mnist, inception, or a file: TorchScript .pt, .onnx, .safetensors; auto goes by the image shape",
+        help="digits, mnist, inception, or with --trust a file: TorchScript .pt, .onnx, .safetensors; auto goes by the "
+        "image shape",
     )
     options.add_argument("--extractor_weights", type=str, default=None, help="of inception: file, or address")
     options.add_argument("--extractor_sha256", type=str, default=None, help="what the file must hash to")
+    options.add_argument("--extractor_download", action="store_true", help="fetch the weights from their address")
     options.add_argument("--extractor_class", type=str, default=None, help="of .safetensors: my_package.MyNetwork")
     options.add_argument("--keep", type=int, default=10_000, help="features kept of each set, for all but moments")
 
 
-def chosen_extractor(config, shape: tuple[int, ...], fabric: Fabric) -> FeatureExtractor:
+def chosen_extractor(config: Namespace, shape: tuple[int, ...], fabric: Fabric) -> FeatureExtractor:
     """The network that the options name, on the device of this process."""
     weights = (config.extractor_weights, config.extractor_sha256, config.extractor_class)
-    return feature_extractor(config.extractor, shape, *weights).to(fabric.device)
+    extractor = feature_extractor(config.extractor, shape, *weights, config.extractor_download, config.trust)
+    return extractor.to(fabric.device)
 
 
-def statistics_of(
-    data: ImageData, count: int, extractor: FeatureExtractor, config, fabric: Fabric, source: str
+def statistics_file(source: str | Namespace | None) -> str | None:
+    """The file, if an option names statistics of `psld stats` and not images."""
+    return source if isinstance(source, str) and is_statistics(source) else None
+
+
+def opened(source: str | Namespace, shape: tuple[int, ...] | None, label: int | None) -> tuple[ImageData, str]:
+    """Images, of a class only where a label is given, and what they are called."""
+    images, name = open_data(source, shape, "samples are", labelled=label is not None), data_name(source)
+    if label is None:
+        return images, name
+    chosen = OneClass(images, label, name)
+    return chosen, f"{name}, {chosen.description}"
+
+
+def known_or_measured(
+    config: Namespace, source: str | Namespace, shape: tuple[int, ...], extractor: FeatureExtractor, fabric: Fabric
 ) -> ImageStatistics:
-    """Of the first `count` images of data; each process reads every so many-th."""
-    own = own_share(count, set(), fabric.global_rank, fabric.world_size)
-    batches = _read(data, own, config.batch_size, fabric, source)
-    return measured(batches, own, count, extractor, config.keep, fabric, source)
-
-
-def _read(data: ImageData, indices: Sequence[int], batch_size: int, fabric: Fabric, source: str) -> Iterator[Tensor]:
-    from tqdm import tqdm
-
-    with tqdm(total=len(indices), unit="img", disable=None, desc=source) as bar:
-        for start in range(0, len(indices), batch_size):
-            batch = data.batch(indices[start : start + batch_size])
-            yield batch.to(fabric.device)
-            bar.update(len(batch))
+    """Statistics from their file, or of images, which must be of that shape."""
+    file = statistics_file(source)
+    if file is not None:
+        known = ImageStatistics.load(file)
+        known.require_comparable(Measurement(extractor.identity, extractor.convention, shape))
+        return known
+    images, name = opened(source, shape, config.label)
+    return statistics_of(images, len(images), extractor, config.keep, config.batch_size, fabric, name)

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse import ArgumentParser
-
-from psld.cli.configuration import instances
+from psld.cli.arguments import CommandParser, built, command_parser
+from psld.files import locked
 from psld.model import Clamped
 from psld.pretrained.published import with_place_for_results
 from psld.report import ReportSettings, TrainedRun, require_place, run_folder, write_report
@@ -24,18 +23,17 @@ __all__ = ["run"]
 DESCRIPTION = """Write one HTML file about a trained run: loss, samples beside data, nearest training images, denoising
 step by step, paths through phase space, speed against quality, recipe, configuration, environment.
 
-The file needs no network and no other file. Rows of a sweep (rows.json, as psld bench writes them) in the run folder
-are plotted; without them the speed-quality plot is measured on a small budget, where the data are scikit-learn's
-digits. On one CPU core a report on digits takes about a minute."""
+The file needs no network and no other file. The results of a sweep in the run folder (rows.json of psld bench,
+sweep.json of psld evaluate) are plotted; without them the speed-quality plot is measured on a small budget, where the
+data are scikit-learn's digits. On one CPU core a report on digits takes about a minute."""
 
 EPILOG = """example: psld report runs/demo, and open runs/demo/report.html;
 without measuring, elsewhere: psld report runs/demo --quick --out report.html --overwrite"""
 
 
-def parser() -> ArgumentParser:
+def parser() -> CommandParser:
     """Options of `psld report`."""
-    options = ArgumentParser(prog="psld report", description=DESCRIPTION)
-    options.epilog = EPILOG
+    options = command_parser("report", DESCRIPTION, EPILOG)
     options.add_argument("run", type=str, help="run, checkpoint or weights folder, or a published name")
     options.add_argument("--out", type=str | None, default=None, help="file to write; RUN/report.html if not given")
     options.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
@@ -60,41 +58,36 @@ def parser() -> ArgumentParser:
     options.add_argument(
         "--clamp", type=bool, default=True, help="hold x̂₀ within [−1, 1]; false for the paper's convention"
     )
+    options.add_argument("--trust", action="store_true", help="run whatever code the folder names, not only psld's")
     options.add_argument("--device", type=str, default="cpu", help="where samples are drawn: cpu, cuda, cuda:1 …")
     return options
 
 
 def run(arguments: list[str]) -> int:
     """Draw, measure and write; returns 0."""
-    options = parser()
-    config = options.parse_args(arguments)
+    config = parser().parse_args(arguments)
     folder = with_place_for_results(config.run, config.out)
     checkpoint = latest_checkpoint(folder)
     out = Path(config.out) if config.out else run_folder(checkpoint) / "report.html"
     require_place(out, config.overwrite)
     settings = ReportSettings(
-        sampler=instances(options, config).sampler,
-        grid=config.grid,
-        steps=config.steps,
-        num=config.num,
-        seed=config.seed,
-        searched=config.searched,
+        sampler=built(config, "sampler"),
         budgets=tuple(config.budgets),
-        quality_num=config.quality_num,
-        quick=config.quick,
+        **{name: config[name] for name in ("grid", "steps", "num", "seed", "searched", "quality_num", "quick")},
         sweep=None if config.sweep is None else Path(config.sweep),
     )
-    model = load(folder, config.weights, config.device)
+    model = load(folder, config.weights, config.device, trust=config.trust)
     shape = model.known_shape()
     if config.clamp:
         model = Clamped(model)
     data, no_data = None, ""
     try:
-        data = load_data(checkpoint)
+        data = load_data(checkpoint, config.trust)
     except (OSError, ValueError, ImportError) as error:
         no_data = str(error)
         print(f"psld report: without data: {no_data}", file=sys.stderr)
     trained = TrainedRun(Path(config.run), checkpoint, config.weights, model, shape, data, no_data, config.device)
-    write_report(trained, out, settings, shlex.join(["psld", "report", *arguments]), config.overwrite)
+    with locked(out, "a report"):
+        write_report(trained, out, settings, shlex.join(["psld", "report", *arguments]), config.overwrite)
     print(f"Look at {out} ({out.stat().st_size / 1e6:.1f} MB, one file).")
     return 0

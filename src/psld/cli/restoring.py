@@ -12,8 +12,9 @@ from jaxtyping import Float
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
+from psld.cli.arguments import add_sampling_arguments
 from psld.cli.configuration import instances
-from psld.cli.sample import Pictures, accelerate, add_sampling_arguments, own_share, provenance
+from psld.cli.sample import Pictures, accelerate, own_share, provenance
 from psld.data import ImageData
 from psld.data.opening import holds_mnist, open_images
 from psld.distributed import launch

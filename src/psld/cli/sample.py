@@ -14,6 +14,7 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
+from psld.cli.arguments import add_label_arguments, add_sampling_arguments
 from psld.cli.configuration import instances
 from psld.distributed import launch
 from psld.files import atomic_file, claim_folder
@@ -24,20 +25,14 @@ from psld.networks import Autocast
 from psld.plots import save_grid
 from psld.plots.pictures import from_bytes, load_images, save_image, to_bytes
 from psld.pretrained.published import published_checkpoint, published_checkpoints
-from psld.processes import LinearProcess
 from psld.runs import load, load_classifier
 from psld.samplers import Sampler, Samples
-from psld.samplers.catalogue import CATALOGUE
-from psld.samplers.grids import NAMES, Grid
+from psld.samplers.grids import Grid
 from psld.training import latest_checkpoint
-from psld.training.settings import Precision
 
 __all__ = [
     "Pictures",
     "accelerate",
-    "add_label_arguments",
-    "add_model_arguments",
-    "add_sampling_arguments",
     "generate",
     "guided",
     "own_share",
@@ -82,55 +77,6 @@ def parser() -> ArgumentParser:
     return options
 
 
-def add_label_arguments(options: ArgumentParser, label: str) -> None:
-    """--label, with this help, and --guidance: of `guided`."""
-    options.add_argument("--label", type=int | None, default=None, help=label)
-    options.add_argument(
-        "--guidance",
-        type=float | None,
-        default=None,
-        help="scale of the guidance to --label: 1, the default, is the class itself, 0 ignores it, 2 overdoes it",
-    )
-
-
-def add_sampling_arguments(options: ArgumentParser) -> None:
-    """What images are drawn with: sampler, process, grid, steps, seed, weights, devices."""
-    options.add_subclass_arguments(
-        Sampler,
-        "sampler",
-        help=f"class with its arguments: {', '.join(entry.name for entry in CATALOGUE)}, or one of your own",
-        default={"class_path": "Exponential"},
-    )
-    options.add_argument("--grid", type=str, default="log-snr", help=f"{', '.join(NAMES)}, or a .json file")
-    options.add_argument(
-        "--steps", type=int, default=20, help="network evaluations a sample, the last denoising included"
-    )
-    options.add_argument("--seed", type=int, default=0, help="seed of the first image")
-    options.add_argument("--batch_size", type=int, default=256, help="images at a time, on each device")
-    options.add_argument("--devices", type=int, default=1, help="devices (processes) on each node")
-    options.add_argument("--nodes", type=int, default=1, help="machines, each started with the same command")
-    options.add_argument(
-        "--precision", type=Precision, default="32-true", help="16 bits inside the network, where the hardware has them"
-    )
-    options.add_argument("--compile", type=bool, default=False, help="torch.compile the network first")
-    add_model_arguments(options)
-
-
-def add_model_arguments(options: ArgumentParser) -> None:
-    """Which model of a run is asked, and where: process, weights, clamp, accelerator."""
-    options.add_subclass_arguments(
-        LinearProcess,
-        "process",
-        required=False,
-        help="another process than the run's, for a run that predicts the denoiser: psld.CLD …",
-    )
-    options.add_argument("--weights", type=Literal["ema", "online"], default="ema", help="averaged weights or the last")
-    options.add_argument(
-        "--clamp", type=bool, default=True, help="hold x̂₀ within [−1, 1]; false for the paper's convention"
-    )
-    options.add_argument("--accelerator", type=str, default="cpu", help="cpu, cuda, mps or auto")
-
-
 def generate(
     sampler: Sampler,
     model: Model,
@@ -167,7 +113,7 @@ def run(arguments: list[str]) -> int:
     out = Path(config.out)
     parts = instances(options, config)
     sampler = parts.sampler
-    network = load(checkpoint, config.weights, str(fabric.device), parts.get("process"))
+    network = load(checkpoint, config.weights, str(fabric.device), parts.get("process"), config.trust)
     shape = network.known_shape()
     accelerate(network, config)
     model: Model = network
@@ -249,7 +195,7 @@ def guided_by_classifier(model: Model, shape: tuple[int, ...], config, device: s
     """
     if config.label is None:
         raise ValueError(f"--classifier {config.classifier} needs a class to guide to: give --label.")
-    classifier = load_classifier(config.classifier, device)
+    classifier = load_classifier(config.classifier, device, config.trust)
     known = classifier.data_shape
     if known != shape:
         raise ValueError(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
-from psld.cli.measuring import add_extractor_arguments, chosen_extractor, statistics_of
-from psld.data.opening import open_images
+from psld.cli.arguments import CommandParser, add_data_argument, command_parser, data_name, open_data
+from psld.cli.measuring import add_extractor_arguments, chosen_extractor
 from psld.distributed import launch
 from psld.files import locked
+from psld.jobs.evaluating import statistics_of
 
 __all__ = ["run"]
 
@@ -18,18 +17,16 @@ covariance of features, some features, and which network and pixel convention th
 there; it is refused where samples are judged by another network or are of another shape."""
 
 EPILOG = """example: psld stats data/cifar --extractor inception --extractor_weights inception.pth --out cifar.npz;
-MNIST's IDX files: psld stats data/mnist --split train --image_size 32 --out mnist.npz"""
+MNIST with a border: psld stats MNIST --data.root data/mnist --data.image_size 32 --out mnist.npz"""
 
 
-def parser() -> ArgumentParser:
+def parser() -> CommandParser:
     """Options of `psld stats`."""
-    options = ArgumentParser(prog="psld stats", description=DESCRIPTION)
-    options.epilog = EPILOG
-    options.add_argument("data", type=str, help="folder of images, .npz, folder of MNIST's IDX files, or digits")
+    options = command_parser("stats", DESCRIPTION, EPILOG)
+    add_data_argument(options, "data", "images to measure")
     options.add_argument("--out", type=str, required=True, help=".npz file to write")
-    options.add_argument("--split", type=str | None, default=None, help="of digits and MNIST: train, heldout …")
-    options.add_argument("--image_size", type=int | None, default=None, help="what the images have; MNIST: 28 or 32")
     add_extractor_arguments(options)
+    options.add_argument("--trust", action="store_true", help="run the code of a network given as --extractor")
     options.add_argument("--batch_size", type=int, default=256, help="images at a time, on each device")
     options.add_argument("--accelerator", type=str, default="cpu", help="cpu, cuda, mps or auto")
     options.add_argument("--devices", type=int, default=1, help="devices (processes) on each node")
@@ -44,12 +41,11 @@ def run(arguments: list[str]) -> int:
         raise ValueError("--keep must be at least 0, --batch_size, --devices and --nodes at least 1.")
     if Path(config.out).suffix != ".npz":
         raise ValueError(f"--out must end in .npz: got {config.out}.")
-    data = open_images(config.data, config.split, config.image_size)
+    data, source = open_data(config.data), data_name(config.data)
     fabric = launch(config.accelerator, config.devices, config.nodes)
     with locked(config.out, "statistics", fabric):
         extractor = chosen_extractor(config, data.image_shape, fabric)
-        source = f"{config.data}{f' ({config.split})' if config.split else ''}"
-        found = statistics_of(data, len(data), extractor, config, fabric, source)
+        found = statistics_of(data, len(data), extractor, config.keep, config.batch_size, fabric, source)
         if fabric.is_global_zero:
             found.save(config.out)
             print(f"{config.out}: {found.moments.count} images of {source}, {len(found.features)} features kept.")

@@ -1,27 +1,29 @@
-"""Samplers side by side: speed against quality."""
+"""Samplers side by side: speed against quality.
 
-from psld.comparison.cells import (
-    Cell,
-    Plotted,
-    Reference,
-    Row,
-    cells,
-    draw_plot,
-    markdown,
-    measure,
-    read_rows,
-    write_rows,
-)
+What is compared (`cells`), what it is held against (`references`), how a cell is measured (`measuring`), and how
+results are kept and shown (`results`, `tables`; `psld.plots.speed_quality` draws them).
+"""
+
+from psld.comparison.cells import Cell, cells
+from psld.comparison.drawing import draw
+from psld.comparison.measuring import measure
+from psld.comparison.references import DataReference, DigitsReference, ExactReference, Reference
+from psld.comparison.results import SweepResult, read_results, write_results
+from psld.comparison.tables import best_of_each, markdown_table, process_tables
 
 __all__ = [
     "Cell",
-    "Plotted",
+    "DataReference",
+    "DigitsReference",
+    "ExactReference",
     "Reference",
-    "Row",
+    "SweepResult",
+    "best_of_each",
     "cells",
-    "draw_plot",
-    "markdown",
+    "draw",
+    "markdown_table",
     "measure",
-    "read_rows",
-    "write_rows",
+    "process_tables",
+    "read_results",
+    "write_results",
 ]

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from psld.comparison.drawing import draw
 from psld.model import Model
 from psld.noise import SeededNoise
 from psld.processes import LinearProcess
@@ -53,7 +54,7 @@ def draw_samples(
     batch_size: int = 250,
 ) -> tuple[Float[Tensor, "n C H W"], float]:
     """Samples in [−1, 1], float32 on the CPU, and the mean number of network evaluations of one."""
-    batches = list(sampler.batches(model, grid=grid, seeds=seeds, shape=shape, batch_size=batch_size, device=device))
+    batches = list(draw(sampler, model, shape, grid, seeds, batch_size, device))
     images = torch.cat([batch.x.float().cpu() for batch in batches]).clamp(-1, 1)
     return images, float(torch.cat([batch.nfe for batch in batches]).double().mean())
 

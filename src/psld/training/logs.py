@@ -9,11 +9,11 @@ from pathlib import Path
 
 from psld.files import atomic_file
 
-__all__ = ["MetricsFile", "Row", "RunLog"]
+__all__ = ["MetricsFile", "MetricsRow", "RunLog"]
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricsRow:
     """One row of metrics.csv: means over the steps since the row before, and where the run stands.
 
     Attributes:
@@ -34,7 +34,7 @@ class Row:
     seconds: float
 
 
-COLUMNS = tuple(field.name for field in fields(Row))
+COLUMNS = tuple(field.name for field in fields(MetricsRow))
 
 
 class MetricsFile:
@@ -53,7 +53,7 @@ class MetricsFile:
             file.write(text.getvalue().encode())
         self._file = path.open("a", encoding="utf-8", newline="")
 
-    def write(self, row: Row) -> None:
+    def write(self, row: MetricsRow) -> None:
         csv.writer(self._file).writerow([getattr(row, name) for name in COLUMNS])
         self._file.flush()
 
@@ -115,7 +115,7 @@ class RunLog:
         """One more step is done."""
         self._bar.update(self._images)
 
-    def write(self, row: Row) -> None:
+    def write(self, row: MetricsRow) -> None:
         """Reports a row everywhere."""
         self._metrics.write(row)
         self._bar.set_postfix(loss=f"{row.loss:.4g}", step=row.step, refresh=False)

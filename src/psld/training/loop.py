@@ -25,7 +25,7 @@ from psld.files import locked
 from psld.model import ScoreModel
 from psld.training.checkpoint import Checkpoint, CheckpointError, has_checkpoint, latest_checkpoint
 from psld.training.description import described_run, read_description, require_same_run, written
-from psld.training.logs import Row, RunLog
+from psld.training.logs import MetricsRow, RunLog
 from psld.training.reading import read_checkpoint, read_slices
 from psld.training.run_folder import push_aside, require_startable, settle
 from psld.training.session import Loss, Session
@@ -222,7 +222,7 @@ def _train_on(
                 loss, norm = interval.means()
                 images = settings.batch_size * session.step
                 speed = settings.batch_size * clock.steps_per_second(session.step)
-                log.write(Row(session.step, images, loss, norm, session.rate, speed, session.seconds))
+                log.write(MetricsRow(session.step, images, loss, norm, session.rate, speed, session.seconds))
             if log_now:  # a row of a stop that comes between is replaced when the run goes on
                 interval.close()
             log.advance()
@@ -327,7 +327,7 @@ class _Silence:
 
     def advance(self) -> None: ...
 
-    def write(self, row: Row) -> None: ...
+    def write(self, row: MetricsRow) -> None: ...
 
 
 @contextmanager

@@ -112,9 +112,11 @@ def test_weights_come_from_a_file_or_an_address_and_are_checked(weights, tmp_pat
     with pytest.raises(ValueError, match="is an address: give the SHA-256"):
         load_inception(weights.as_uri())
     with pytest.raises(ValueError, match="has SHA-256"):
-        load_inception(weights.as_uri(), "00" * 32)
+        load_inception(weights.as_uri(), "00" * 32, download=True)
     assert not any(path.is_file() for path in (tmp_path / "cache").rglob("*"))
-    load_inception(weights.as_uri(), sha256)
+    with pytest.raises(ValueError, match="nothing is downloaded unasked"):
+        load_inception(weights.as_uri(), sha256)
+    load_inception(weights.as_uri(), sha256, download=True)
     assert [path.stem for path in (tmp_path / "cache" / "psld").iterdir()] == [sha256]
     monkeypatch.setattr("urllib.request.urlopen", lambda *_: pytest.fail("downloaded again"))
     extractor = InceptionFeatures(weights.as_uri(), sha256)

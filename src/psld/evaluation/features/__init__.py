@@ -2,10 +2,20 @@
 
 from psld.evaluation.features.extractors import (
     BundledClassifier,
+    DivergedError,
     ExternalFeatures,
     FeatureExtractor,
     InceptionFeatures,
+    UntrustedNetworkError,
     feature_extractor,
 )
 
-__all__ = ["BundledClassifier", "ExternalFeatures", "FeatureExtractor", "InceptionFeatures", "feature_extractor"]
+__all__ = [
+    "BundledClassifier",
+    "DivergedError",
+    "ExternalFeatures",
+    "FeatureExtractor",
+    "InceptionFeatures",
+    "UntrustedNetworkError",
+    "feature_extractor",
+]

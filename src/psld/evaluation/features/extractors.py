@@ -20,9 +20,25 @@ from psld.evaluation.features.bundled import bundled_classifier
 from psld.evaluation.features.inception import load_inception
 from psld.evaluation.features.weight_files import load_tensors, weights_file
 
-__all__ = ["BundledClassifier", "ExternalFeatures", "FeatureExtractor", "InceptionFeatures", "feature_extractor"]
+__all__ = [
+    "BundledClassifier",
+    "DivergedError",
+    "ExternalFeatures",
+    "FeatureExtractor",
+    "InceptionFeatures",
+    "UntrustedNetworkError",
+    "feature_extractor",
+]
 
 ROUNDED = "8 bits a channel, rounded to the nearest"
+
+
+class UntrustedNetworkError(ValueError):
+    """A network of features is code of others, and nobody said that it may run; the message names it."""
+
+
+class DivergedError(ValueError):
+    """An image holds NaN or infinity."""
 
 
 class FeatureExtractor(nn.Module, ABC):
@@ -41,6 +57,10 @@ class FeatureExtractor(nn.Module, ABC):
     def require_shape(self, shape: tuple[int, ...]) -> None:
         """Raises ValueError for images (C, H, W) that the network does not take."""
 
+    def of_images(self, images: Float[Tensor, "n C H W"]) -> tuple[Tensor, Tensor | None]:
+        """Features (n, d) and logits (n, classes), of images within [−1, 1]: by default of their 8 bits."""
+        return self.of_bytes(((images + 1) * 127.5).round().byte())
+
     @abstractmethod
     def of_bytes(self, pixels: UInt8[Tensor, "n C H W"]) -> tuple[Tensor, Tensor | None]:
         """Features (n, d) and logits (n, classes), of pixels 0 … 255."""
@@ -50,12 +70,13 @@ class FeatureExtractor(nn.Module, ABC):
         """Features and logits of images in [−1, 1], float64 on the CPU.
 
         Raises:
-            ValueError: images of a shape the network does not take, not finite, or features that are not (n, d).
+            ValueError: images of a shape the network does not take, or features that are not (n, d).
+            DivergedError: an image is not finite.
         """
         self.require_shape(tuple(images.shape[1:]))
         if not images.isfinite().all():
-            raise ValueError("an image holds NaN or infinity: its features mean nothing.")
-        features, logits = self.of_bytes(((images.clamp(-1, 1) + 1) * 127.5).round().byte())
+            raise DivergedError("an image holds NaN or infinity: its features mean nothing.")
+        features, logits = self.of_images(images.clamp(-1, 1))
         if features.ndim != 2 or len(features) != len(images):
             raise ValueError(
                 f"{self.identity} gives features of shape {tuple(features.shape)} for {len(images)} images: (n, d) is "
@@ -70,22 +91,31 @@ class BundledClassifier(FeatureExtractor):
     Args:
         name: "digits", which takes (1, 8, 8); or "mnist", which takes (1, 28, 28) and, without its border of two
             pixels, (1, 32, 32).
+        rounded: look at 8 bits a pixel, as of images in files; otherwise at the values themselves.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, rounded: bool = True):
         super().__init__()
         self.network, self.identity = bundled_classifier(name)
         self.shapes = {"digits": [(1, 8, 8)], "mnist": [(1, 28, 28), (1, 32, 32)]}[name]
-        self.convention = f"{ROUNDED}, at their own size{' (32×32 cropped to 28×28)' if name == 'mnist' else ''}"
+        self.rounded = rounded
+        pixels = ROUNDED if rounded else "values clipped to [−1, 1], not rounded"
+        self.convention = f"{pixels}, at their own size{' (32×32 cropped to 28×28)' if name == 'mnist' else ''}"
 
     def require_shape(self, shape: tuple[int, ...]) -> None:
         if shape not in self.shapes:
             allowed = " or ".join(map(str, self.shapes))
             raise ValueError(f"images are of shape {shape}, and the {self.identity} takes {allowed}.")
 
+    def of_images(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        return super().of_images(images) if self.rounded else self._of_values(images)
+
     def of_bytes(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-        border = (pixels.shape[-1] - self.shapes[0][-1]) // 2
-        features = self.network.features(F.pad(pixels.float() / 127.5 - 1, (-border,) * 4))
+        return self._of_values(pixels.float() / 127.5 - 1)
+
+    def _of_values(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        border = (images.shape[-1] - self.shapes[0][-1]) // 2
+        features = self.network.features(F.pad(images, (-border,) * 4))
         return features, self.network.head(features)
 
 
@@ -95,13 +125,14 @@ class InceptionFeatures(FeatureExtractor):
     Args:
         weights: the published file, or its address.
         sha256: what it must hash to; needed for an address.
+        download: fetch the address, if it was not fetched before.
     """
 
     distance = "FID"
 
-    def __init__(self, weights: str | Path, sha256: str | None = None):
+    def __init__(self, weights: str | Path, sha256: str | None = None, download: bool = False):
         super().__init__()
-        self.network, found = load_inception(weights, sha256)
+        self.network, found = load_inception(weights, sha256, download)
         self.identity = f"Inception-2015, sha256 {found}"
         self.convention = (
             f"{ROUNDED}; grey repeated to RGB; resized to 299×299 bilinearly as TensorFlow 1 does (no half-pixel "
@@ -120,18 +151,35 @@ class InceptionFeatures(FeatureExtractor):
 class ExternalFeatures(FeatureExtractor):
     """A network of your own, called with images in [−1, 1], float32, at their own size.
 
-    It returns features (n, d), or a pair of features and logits.
+    It returns features (n, d), or a pair of features and logits. All three kinds of file run code of whoever made them:
+    TorchScript and ONNX are programs, and a class is imported by its name. So they need to be trusted.
 
     Args:
         weights: TorchScript (.pt, .ts, .jit), ONNX (.onnx; needs onnxruntime), or .safetensors of `network_class`.
         network_class: import path of a class without arguments, for .safetensors.
         sha256: what the file must hash to.
+        download: as for `InceptionFeatures`.
+        trust: run the program, or import the class. Nothing is opened, fetched or imported without.
+
+    Raises:
+        UntrustedNetworkError: it is not trusted; the message names what would be run.
+        ValueError: another kind of file, or a broken one.
+        FileNotFoundError: there is no such file.
     """
 
-    def __init__(self, weights: str | Path, network_class: str | None = None, sha256: str | None = None):
+    def __init__(
+        self,
+        weights: str | Path,
+        network_class: str | None = None,
+        sha256: str | None = None,
+        download: bool = False,
+        trust: bool = False,
+    ):
         super().__init__()
-        file, found = weights_file(weights, sha256)
         suffix = Path(str(weights)).suffix.lower()
+        if not trust:
+            _refuse(weights, suffix, network_class)
+        file, found = weights_file(weights, sha256, download)
         if suffix == ".onnx":
             self.network = _ONNX(file)
         elif suffix == ".safetensors":
@@ -142,16 +190,35 @@ class ExternalFeatures(FeatureExtractor):
             except RuntimeError as error:
                 raise ValueError(f"{file} is not TorchScript: {str(error).splitlines()[0]}") from error
         else:
-            raise ValueError(
-                f"{weights}: a feature extractor is TorchScript (.pt, .ts, .jit), .onnx or .safetensors, or one of "
-                f"digits, mnist, inception."
-            )
+            raise ValueError(WRONG_KIND.format(weights))
         self.identity = f"{Path(str(weights)).name}, sha256 {found}"
         self.convention = f"{ROUNDED}, then [−1, 1] at their own size"
 
     def of_bytes(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
         result = self.network(pixels.float() / 127.5 - 1)
         return (result[0], result[1]) if isinstance(result, tuple | list) else (result, None)
+
+
+WRONG_KIND = (
+    "{}: a feature extractor is TorchScript (.pt, .ts, .jit), .onnx or .safetensors, or one of digits, mnist, "
+    "inception."
+)
+
+
+def _refuse(weights: str | Path, suffix: str, network_class: str | None) -> None:
+    """Raises for a network that would run code of others, naming it; returns where there is none to run."""
+    if suffix == ".safetensors":
+        if not network_class:
+            return
+        program = f"the class {network_class}, imported by that name,"
+    elif suffix in (".pt", ".ts", ".jit", ".torchscript", ".onnx"):
+        program = f"the {'ONNX' if suffix == '.onnx' else 'TorchScript'} program {weights}"
+    else:
+        return
+    raise UntrustedNetworkError(
+        f"{program} runs code of whoever made it, so it is not run unless you say that you trust it (trust=True, "
+        "--trust)."
+    )
 
 
 class _ONNX(nn.Module):
@@ -193,6 +260,8 @@ def feature_extractor(
     weights: str | Path | None = None,
     sha256: str | None = None,
     network_class: str | None = None,
+    download: bool = False,
+    trust: bool = False,
 ) -> FeatureExtractor:
     """The extractor of that name for images of that shape, in evaluation mode on the CPU.
 
@@ -203,8 +272,11 @@ def feature_extractor(
         weights: of inception: file or address.
         sha256: what the file of weights must hash to.
         network_class: for .safetensors.
+        download: fetch weights from an address.
+        trust: as for `ExternalFeatures`; the others run no code of others.
 
     Raises:
+        UntrustedNetworkError: another network, which is not trusted.
         ValueError: images it does not take, weights that are missing, or a file that is wrong.
         FileNotFoundError: there is no such file.
     """
@@ -219,8 +291,8 @@ def feature_extractor(
                 f"images of shape {tuple(shape)} are judged by Inception, whose weights are not part of psld: give "
                 f"--extractor_weights FILE, or an address with --extractor_sha256; or another --extractor."
             )
-        extractor = InceptionFeatures(weights, sha256)
+        extractor = InceptionFeatures(weights, sha256, download)
     else:
-        extractor = ExternalFeatures(name, network_class, sha256)
+        extractor = ExternalFeatures(name, network_class, sha256, download, trust)
     extractor.require_shape(tuple(shape))
     return extractor.eval()

@@ -216,18 +216,19 @@ def _interpolation(size: int, side: int) -> Float[Tensor, "side size"]:
     return matrix.scatter_add_(1, (low + 1).clamp(max=size - 1)[:, None], weight[:, None])
 
 
-def load_inception(weights: str | Path, sha256: str | None = None) -> tuple[Inception2015, str]:
+def load_inception(weights: str | Path, sha256: str | None = None, download: bool = False) -> tuple[Inception2015, str]:
     """The network with published weights, in evaluation mode, and the SHA-256 of the file.
 
     Args:
         weights: a file, or the address of one (see `weights_file`).
         sha256: what the file must hash to; needed for an address.
+        download: fetch the address, if it was not fetched before.
 
     Raises:
         ValueError: no hash for an address, another hash, or weights of another network.
         FileNotFoundError: there is no such file.
     """
-    file, found = weights_file(weights, sha256)
+    file, found = weights_file(weights, sha256, download)
     network = Inception2015()
     load_tensors(network, file)
     return network.eval().requires_grad_(False), found

@@ -16,13 +16,14 @@ from psld.files import atomic_file, file_sha256
 __all__ = ["load_tensors", "weights_file"]
 
 
-def weights_file(weights: str | Path, sha256: str | None = None) -> tuple[Path, str]:
-    """A file, downloaded first if `weights` is an address (with ://), and its SHA-256.
+def weights_file(weights: str | Path, sha256: str | None = None, download: bool = False) -> tuple[Path, str]:
+    """A file, downloaded first if `weights` is an address (with ://) and a download is asked for, and its SHA-256.
 
     A download goes to ~/.cache/psld (or $XDG_CACHE_HOME/psld) under its hash, and is kept only if that is right.
 
     Raises:
-        ValueError: no hash for an address, or another one than was asked for.
+        ValueError: no hash for an address, or another one than was asked for; an address that was not fetched before,
+            without `download`.
         FileNotFoundError: there is no such file.
         OSError: the address cannot be read.
     """
@@ -41,6 +42,11 @@ def weights_file(weights: str | Path, sha256: str | None = None) -> tuple[Path, 
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "psld"
     file = folder / f"{expected}.weights"
     if not file.is_file():
+        if not download:
+            raise ValueError(
+                f"{weights} is an address, and nothing is downloaded unasked: say so (download=True, "
+                "--extractor_download), or give the file."
+            )
         _download(str(weights), file, expected)
     found = file_sha256(file)
     _require_hash(str(file), found, expected)

@@ -10,13 +10,36 @@ than features) need no jitter.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from psld.evaluation.metrics.metric import Metric
 from psld.evaluation.metrics.moments import Moments
 
-__all__ = ["frechet_distance", "frechet_from_moments"]
+if TYPE_CHECKING:
+    from psld.evaluation.statistics import ImageStatistics
+
+__all__ = ["FrechetDistance", "frechet_between", "frechet_distance", "frechet_from_moments"]
+
+
+class FrechetDistance(Metric):
+    """Between the Gaussians with the moments of both sets; FID where the features are Inception's."""
+
+    name = "Fréchet distance"
+    with_inception = {"Fréchet distance": "FID"}
+
+    def __call__(self, samples: ImageStatistics, data: ImageStatistics) -> dict[str, float]:
+        return {self.name: frechet_between(samples, data)}
+
+
+def frechet_between(samples: ImageStatistics, data: ImageStatistics) -> float:
+    """The Fréchet distance of two sets of images. Raises ValueError where they were measured in different ways."""
+    data.require_comparable(samples.measurement)
+    a, b = samples.moments, data.moments
+    return frechet_from_moments(a.mean, a.covariance, b.mean, b.covariance)
 
 
 def frechet_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:

@@ -7,11 +7,34 @@ in [1, classes], as mean and standard deviation over ten parts. Two running sums
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["InceptionScore"]
+from psld.evaluation.metrics.metric import Metric
+
+if TYPE_CHECKING:
+    from psld.evaluation.statistics import ImageStatistics
+
+__all__ = ["ClassifierScore", "InceptionScore"]
+
+
+class ClassifierScore(Metric):
+    """The score of samples and of data, and the share of each of which the classifier is confident."""
+
+    name = "classifier score"
+    needs = frozenset({"logits"})
+    with_inception = {f"classifier score of {of}": f"Inception Score of {of}" for of in ("samples", "data")}
+
+    def __call__(self, samples: ImageStatistics, data: ImageStatistics) -> dict[str, Any]:
+        figures: dict[str, Any] = {}
+        for name, of in (("samples", samples), ("data", data)):
+            assert of.inception_score is not None  # `needs` says so
+            figures[f"classifier score of {name}"] = dict(zip(("mean", "std"), of.inception_score, strict=True))
+            figures[f"confident share of {name}"] = of.confident
+        return figures
 
 
 class InceptionScore:

@@ -7,12 +7,39 @@ gives the estimate over the full sets. Computed by torchmetrics.
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["kernel_distance"]
+from psld.evaluation.metrics.metric import Metric
+
+if TYPE_CHECKING:
+    from psld.evaluation.statistics import ImageStatistics
+
+__all__ = ["KernelDistance", "kernel_distance"]
+
+
+class KernelDistance(Metric):
+    """Over random subsets, as published; KID where the features are Inception's.
+
+    Args:
+        subsets: how many.
+        subset_size: images of each set in a subset; all of a set that is smaller.
+    """
+
+    name = "kernel distance"
+    needs = frozenset({"features"})
+    with_inception = {"kernel distance": "KID"}
+
+    def __init__(self, subsets: int = 100, subset_size: int = 1000):
+        self.subsets, self.subset_size = subsets, subset_size
+
+    def __call__(self, samples: ImageStatistics, data: ImageStatistics) -> dict[str, Any]:
+        size = min(self.subset_size, len(data.features), len(samples.features))
+        mean, spread = kernel_distance(data.features, samples.features, self.subsets, size)
+        return {self.name: {"mean": mean, "std": spread, "subsets": self.subsets, "subset_size": size}}
 
 
 def kernel_distance(

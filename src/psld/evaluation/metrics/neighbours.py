@@ -10,13 +10,30 @@ B_k(x) is the ball around x that reaches its k-th nearest neighbour of its own s
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["Neighbourhoods", "kth_neighbour_distance", "neighbourhoods"]
+from psld.evaluation.metrics.metric import Metric
+
+if TYPE_CHECKING:
+    from psld.evaluation.statistics import ImageStatistics
+
+__all__ = ["Neighbourhoods", "Neighbours", "kth_neighbour_distance", "neighbourhoods"]
+
+
+class Neighbours(Metric):
+    """Precision and recall with the third neighbour, density and coverage with the fifth, as they are published."""
+
+    name = "neighbours"
+    needs = frozenset({"features"})
+    least = 6
+
+    def __call__(self, samples: ImageStatistics, data: ImageStatistics) -> dict[str, float]:
+        near, far = (neighbourhoods(data.features, samples.features, k) for k in (3, 5))
+        return {"precision": near.precision, "recall": near.recall, "density": far.density, "coverage": far.coverage}
 
 
 class Neighbourhoods(NamedTuple):

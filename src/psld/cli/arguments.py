@@ -1,0 +1,253 @@
+"""Options that several commands have, each defined once: data, models, samplers, pictures.
+
+A part of a command that a user may write himself is named by its class: one of psld's by its name (`--sampler RK45`),
+one of one's own by its import path (`--sampler my_package.MySampler`), with arguments of its constructor as options
+(`--sampler.rtol 1e-4`). Data can also be named by a path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+
+from psld.data import ImageData
+from psld.data.opening import holds_mnist, open_images
+from psld.processes import LinearProcess
+from psld.samplers import Sampler
+from psld.samplers.grids import NAMES
+from psld.specs import build, listed_names, resolve
+from psld.training.settings import Precision
+
+__all__ = [
+    "CommandParser",
+    "add_data_argument",
+    "add_label_arguments",
+    "add_model_arguments",
+    "add_picture_arguments",
+    "add_run_argument",
+    "add_sampling_arguments",
+    "built",
+    "command_parser",
+    "data_name",
+    "open_data",
+    "size_of",
+]
+
+PATHS = (
+    "a path (image, folder of images, .npz, folder of MNIST's files) or a class (Digits, CIFAR10, my_package.MyData)"
+)
+
+
+class CommandParser(ArgumentParser):
+    """A parser that says in one sentence what is wrong."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        super().error(_one_sentence(message) if self.exit_on_error else message, ex)
+
+
+def command_parser(command: str, description: str = "", epilog: str = "") -> CommandParser:
+    """The parser of `psld COMMAND`, with examples below the options."""
+    options = CommandParser(prog=f"psld {command}", description=description)
+    options.epilog = epilog
+    return options
+
+
+# -- data --------------------------------------------------------------------------------------------------------------
+
+
+def add_data_argument(options: ArgumentParser, name: str, help: str, required: bool = False) -> None:
+    """Adds an argument that names images, for `open_data`.
+
+    Args:
+        options: of the command.
+        name: "--against", or without dashes for a positional argument; arguments of a class are `--against.split`.
+        help: what the images are for, without how they are named.
+        required: as for any option; positional arguments always are.
+    """
+    kind: Any = ImageData | str | None
+    if name.startswith("-"):
+        options.add_argument(name, type=kind, required=required, default=None, help=f"{help}: {PATHS}")
+        return
+    action: Any = options.add_argument(name, type=ImageData | str, help=f"{help}: {PATHS}; with --{name}.split …")
+    prefix = f"--{name}"  # jsonargparse knows arguments of a class for options only
+    action.get_option_string_base = lambda given: prefix if given and given.startswith(f"{prefix}.") else None
+
+
+def open_data(
+    source: str | Namespace,
+    shape: Sequence[int] | None = None,
+    what: str = "the run makes",
+    labelled: bool = False,
+) -> ImageData:
+    """The images that an argument of `add_data_argument` names.
+
+    Args:
+        source: the parsed value: a path, or a class with its arguments.
+        shape: (C, H, W) that the images must have. MNIST's files come with the border that makes them so large.
+        what: has that shape, for the message.
+        labelled: labels are of use: read those of an .npz file.
+
+    Raises:
+        FileNotFoundError: neither a path that exists nor a class.
+        ValueError: images of another shape, or what opening them refuses.
+    """
+    if isinstance(source, str):
+        images = _open_path(source, shape, labelled)
+    else:
+        images = build(source.as_dict(), trust=True, where="the data")
+    if shape is not None and images.image_shape != tuple(shape):
+        raise ValueError(
+            f"{data_name(source)} holds images of {size_of(images.image_shape)}, and {what} {size_of(shape)}: convert "
+            "them first."
+        )
+    return images
+
+
+def data_name(source: str | Namespace) -> str:
+    """What a person calls the data: the path, or the class with the arguments that are not its defaults."""
+    if isinstance(source, str):
+        return source
+    parameters = inspect.signature(resolve(source.class_path, trust=True)).parameters
+    own = source.get("init_args", Namespace()).as_dict()
+    given = [f"{key}={value!r}" for key, value in own.items() if value != parameters[key].default]
+    name = source.class_path.rpartition(".")[2]
+    return f"{name}({', '.join(given)})" if given else name
+
+
+def size_of(shape: Sequence[int]) -> str:
+    """(1, 8, 8) as words."""
+    channels, height, width = shape
+    colours = {1: "grey", 3: "colour", 4: "colour with transparency"}
+    return f"{height}×{width} {colours.get(channels, f'with {channels} channels')}"
+
+
+def _open_path(source: str, shape: Sequence[int] | None, labelled: bool) -> ImageData:
+    if not Path(source).exists() and not re.search(r"[/\\]|\.\w{2,4}$", source):
+        names = [path.rpartition(".")[2] for path in listed_names() if path.startswith("psld.data.")]
+        near = difflib.get_close_matches(source, names, n=2) or [n for n in names if n.lower() == source.lower()]
+        advice = f"did you mean {' or '.join(near)}?" if near else f"classes of data are {', '.join(names)}."
+        raise FileNotFoundError(f"{source} is neither a file, nor a folder, nor a class of data: {advice}")
+    size = shape[-1] if shape is not None and holds_mnist(source) and shape[-1] in (28, 32) else None
+    return open_images(source, image_size=size, labelled=labelled)
+
+
+# -- runs and samplers -------------------------------------------------------------------------------------------------
+
+
+def add_run_argument(options: ArgumentParser) -> None:
+    """RUN."""
+    options.add_argument("run", type=str, help="run, checkpoint or weights folder, or a published name")
+
+
+def add_label_arguments(options: ArgumentParser, label: str) -> None:
+    """--label, with this help, and --guidance: of `guided`."""
+    options.add_argument("--label", type=int | None, default=None, help=label)
+    options.add_argument(
+        "--guidance",
+        type=float | None,
+        default=None,
+        help="scale of the guidance to --label: 1, the default, is the class itself, 0 ignores it, 2 overdoes it",
+    )
+
+
+def add_sampling_arguments(options: ArgumentParser) -> None:
+    """What images are drawn with: sampler, process, grid, steps, seed, weights, devices."""
+    options.add_subclass_arguments(
+        Sampler,
+        "sampler",
+        help="Exponential, PredictorCorrector, GDDIM, Projected, EulerMaruyama, SSCS, Ancestral, RK45 …",
+        default={"class_path": "Exponential"},
+    )
+    options.add_argument("--grid", type=str, default="log-snr", help=f"{', '.join(NAMES)}, or a .json file")
+    options.add_argument(
+        "--steps", type=int, default=20, help="network evaluations per sample, the last denoising included"
+    )
+    options.add_argument("--seed", type=int, default=0, help="seed of the first image")
+    options.add_argument("--batch_size", type=int, default=256, help="images at a time, on each device")
+    options.add_argument("--devices", type=int, default=1, help="devices (processes) on each node")
+    options.add_argument("--nodes", type=int, default=1, help="machines, each started with the same command")
+    options.add_argument(
+        "--precision", type=Precision, default="32-true", help="16 bits inside the network, where the hardware has them"
+    )
+    options.add_argument("--compile", type=bool, default=False, help="torch.compile the network first")
+    add_model_arguments(options)
+
+
+def add_model_arguments(options: ArgumentParser) -> None:
+    """Which model of a run is asked, and where: process, weights, clamp, accelerator, trust."""
+    options.add_subclass_arguments(
+        LinearProcess,
+        "process",
+        required=False,
+        help="another process than the run's, for a run that predicts the denoiser: psld.CLD …",
+    )
+    options.add_argument("--weights", type=Literal["ema", "online"], default="ema", help="averaged weights or the last")
+    options.add_argument(
+        "--clamp", type=bool, default=True, help="hold x̂₀ within [−1, 1]; false for the paper's convention"
+    )
+    options.add_argument("--accelerator", type=str, default="cpu", help="cpu, cuda, mps or auto")
+    options.add_argument(
+        "--trust",
+        action="store_true",
+        help="run whatever code the folder names, not only psld's: networks of one's own",
+    )
+
+
+def add_picture_arguments(options: ArgumentParser) -> None:
+    """Run, pictures, OUT, draws, and what `psld sample` draws with."""
+    add_run_argument(options)
+    add_data_argument(options, "images", "pictures to start from")
+    options.add_argument("--out", type=str, required=True, help="folder to write: new, or of the same command before")
+    options.add_argument("--num", type=int | None, default=None, help="how many of the images, the first; or all")
+    options.add_argument("--draws", type=int, default=4, help="draws of each image")
+    add_sampling_arguments(options)
+
+
+def built(config: Namespace, name: str) -> Any:
+    """The object that an option names by its class; None where the option was left out.
+
+    Raises:
+        ValueError: what its constructor refuses.
+    """
+    given = config.get(name)
+    return None if given is None else build(given.as_dict(), trust=True, where=f"--{name}")
+
+
+# -- messages ----------------------------------------------------------------------------------------------------------
+
+
+def _one_sentence(message: str) -> str:
+    """What jsonargparse says in an indented list, as the sentence that the user needs."""
+    key = re.match(r'Parser key "([\w.]+)":', message)
+    if key is None:
+        return " ".join(message.split())
+    option = f"--{key[1]}"
+    of_class = re.search(
+        r"Problem with given class_path '([\w.]+)':\s*(.+?)\s*(?=\n\s+- |\n\s*Given value|\Z)", message, re.S
+    )
+    if of_class:
+        return _about_class(option, of_class[1], " ".join(of_class[2].split()))
+    if other := re.search(r"Import path (?:(\S+) )?does not correspond to a subclass of (\w+)", message):
+        path = other[1] or message.split()[-1]
+        return f"{option} {path} is no {other[2]}."
+    if path := re.search(r"Expected a dot import path string: (\S+)", message):
+        return f"{option} {path[1]} is neither a class of psld nor the import path of another one."
+    return " ".join(message.replace(key[0], f"{option}:").split())
+
+
+def _about_class(option: str, path: str, problem: str) -> str:
+    if missing := re.fullmatch(r"the following arguments are required: (.+)", problem):
+        needed = ", ".join(f"{option}.{name}" for name in missing[1].split(", "))
+        return f"{option} {path} needs {needed}."
+    if unknown := re.fullmatch(r"Option '(.+)' is not accepted", problem):
+        known = [name for name in inspect.signature(resolve(path, trust=True)).parameters]
+        return f"{option} {path} has no argument {unknown[1]!r}: it has {', '.join(known) or 'none'}."
+    if value := re.fullmatch(r'Parser key "([\w.]+)": (.+)', problem):
+        return f"{option}.{value[1]}: {value[2]}"
+    return f"{option} {path}: {problem}"

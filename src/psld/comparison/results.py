@@ -1,0 +1,106 @@
+"""How results are kept: one type for every sweep, as JSON and CSV, each known by the specs of what was measured."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from psld.files import atomic_file, write_json
+
+__all__ = ["SweepResult", "read_results", "write_results"]
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """One measured cell. A figure that was not measured is None.
+
+    Attributes:
+        process, family, sampler: what tables and plots call them.
+        budget: network evaluations that were allowed.
+        nfe: mean number of evaluations made, within the budget where that was possible.
+        frechet: Fréchet distance, or FID.
+        frechet_floor: the same between two sets of data.
+        samples: how many were drawn.
+        energy_distance, energy_floor, rms_to_exact: of an `ExactReference`.
+        precision, recall, confident, confident_data: of a `DataReference`; the last is the share of the data.
+        seconds: drawing and measuring.
+        spec: configuration of the sampler that was built, tuned parameters included.
+        key: `Cell.key`; "" in files that older versions wrote.
+    """
+
+    process: str
+    family: str
+    sampler: str
+    budget: int
+    nfe: float
+    frechet: float
+    frechet_floor: float | None = None
+    samples: int | None = None
+    energy_distance: float | None = None
+    energy_floor: float | None = None
+    rms_to_exact: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    confident: float | None = None
+    confident_data: float | None = None
+    seconds: float | None = None
+    spec: Mapping[str, Any] | None = None
+    key: str = ""
+
+    @classmethod
+    def read(cls, known: Mapping[str, Any]) -> SweepResult:
+        """From a row of JSON or CSV; sampler, nfe and frechet must be there, columns of other names are passed over.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no such row.
+        """
+        given = {name: value for name, value in known.items() if name in NUMBERS + TEXTS and value not in (None, "")}
+        numbers = {name: float(given[name]) for name in NUMBERS if name in given}
+        numbers |= {name: int(numbers[name]) for name in ("budget", "samples") if name in numbers}
+        texts = {"process": "", "family": ""} | {name: str(given[name]) for name in TEXTS if name in given}
+        spec = known.get("spec") or None
+        spec = json.loads(spec) if isinstance(spec, str) else spec
+        return cls(**{"budget": math.ceil(numbers["nfe"])} | numbers | texts, spec=spec)  # pyright: ignore[reportArgumentType]
+
+
+TEXTS = ("process", "family", "sampler", "key")
+NUMBERS = tuple(field.name for field in fields(SweepResult) if field.name not in (*TEXTS, "spec"))
+
+
+def write_results(results: Sequence[SweepResult], folder: Path, name: str = "rows") -> None:
+    """NAME.json and NAME.csv, each in one piece; a column of the latter that holds nothing is left out."""
+    known = [asdict(result) for result in results]
+    write_json(known, folder / f"{name}.json")
+    columns = [column for column in known[0] if any(row[column] not in (None, "") for row in known)] if known else []
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, extrasaction="ignore")
+    table.writeheader()
+    table.writerows(row | {"spec": row["spec"] and json.dumps(row["spec"], ensure_ascii=False)} for row in known)
+    with atomic_file(folder / f"{name}.csv") as file:
+        file.write(text.getvalue().encode())
+
+
+def read_results(path: Path) -> list[SweepResult]:
+    """What `write_results` wrote, or an older version: a .json or a .csv file; nothing where there is none.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    if not path.exists():
+        return []
+    try:
+        text = path.read_text(encoding="utf-8")
+        rows = list(csv.DictReader(io.StringIO(text))) if path.suffix == ".csv" else json.loads(text)
+        if not isinstance(rows, list):
+            raise TypeError(f"a {type(rows).__name__}")
+        return [SweepResult.read(row) for row in rows]
+    except (TypeError, KeyError, AttributeError, ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is not the result of a sweep (a list of objects with sampler, nfe, frechet): {error!r}."
+        ) from error

@@ -1,0 +1,1 @@
+"""Long work on a run that goes on where it was stopped: what the commands call."""

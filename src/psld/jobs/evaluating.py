@@ -1,0 +1,245 @@
+"""Judging the samples of a model, or images that are there, by data: each result a file, none computed twice.
+
+A result is known by the specs of sampler and process, the content of the weights, the data and every setting, so it is
+found again wherever the folder of the run is, and never taken for another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from psld.comparison.cells import Cell
+from psld.comparison.drawing import draw
+from psld.comparison.references import DataReference
+from psld.comparison.results import SweepResult, write_results
+from psld.comparison.tables import markdown_table
+from psld.data import ImageData
+from psld.distributed import of_all_ranks
+from psld.evaluation.features import FeatureExtractor
+from psld.evaluation.statistics import ImageStatistics, measured
+from psld.files import atomic_file, write_json
+from psld.model import Model
+from psld.plots.speed_quality import plot_speed_quality
+from psld.samplers import Sampler
+from psld.samplers.grids import Grid
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+__all__ = ["Evaluated", "Subject", "evaluate", "evaluate_images", "statistics_of", "summary", "write_sweep"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model whose samples are judged, as it is sampled.
+
+    Attributes:
+        model: guided and clamped as asked, on the device of the process.
+        name: what people call it.
+        told: what samples are called after their sampler, of a class ", class 3, guidance 2".
+        identity: what tells it from others: the hash of its weights, whether it is clamped, its label …
+        num: how many samples.
+        seed: of the first one.
+        batch_size: samples at a time, on each device.
+    """
+
+    model: Model
+    name: str
+    told: str = ""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    num: int = 10_000
+    seed: int = 0
+    batch_size: int = 256
+
+
+class Evaluated(NamedTuple):
+    """A result as its file holds it, that file, whether it was there already, and the result as a row of a sweep."""
+
+    result: dict[str, Any]
+    path: Path
+    known: bool
+    row: SweepResult
+
+
+def evaluate(
+    subject: Subject, cells: Sequence[Cell], reference: DataReference, folder: Path, fabric: Fabric
+) -> Iterator[Evaluated]:
+    """Judges the samples of each cell, of all processes together; those whose file is there are read.
+
+    Args:
+        subject: what is judged.
+        cells: samplers, grids and budgets; none that look for a parameter.
+        reference: what it is judged by.
+        folder: of the results.
+        fabric: of the processes, each of which draws a share.
+
+    Raises:
+        ValueError: a grid that cannot be made, before anything is drawn.
+    """
+    process = subject.model.process
+    for cell, (sampler, grid) in [(cell, cell.build(None)) for cell in cells]:
+        settings = _settings(subject, sampler, grid, reference)
+        path = folder / f"{type(sampler).__name__}-{cell.nfe}-{_key(settings)}.json"
+        fabric.barrier()  # all look before one of them writes
+        known = path.is_file()
+        fabric.barrier()
+        if known:
+            result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            result = _drawn_and_judged(subject, cell, sampler, grid, reference, fabric) | {"settings": settings}
+        floor: dict[str, Any] = reference.floor_result
+        if fabric.is_global_zero and (not known or (floor and result.get("floor") != floor)):
+            write_json(result | ({"floor": floor} if floor else {}), path)
+        result |= {"floor": floor} if floor else {}
+        row = SweepResult(
+            process=repr(process),
+            family=cell.family,
+            sampler=cell.label,
+            budget=cell.nfe,
+            nfe=result["nfe"],
+            samples=result["samples"]["images"],
+            seconds=result["seconds"],
+            spec=sampler.spec.config(),
+            key=cell.key(process),
+            **reference.figures_of(result),  # pyright: ignore[reportArgumentType]: there is a distance
+        )
+        yield Evaluated(result, path, known, row)
+
+
+def _settings(subject: Subject, sampler: Sampler, grid: Grid, reference: DataReference) -> dict[str, Any]:
+    """All that a result depends on."""
+    return {
+        **subject.identity,
+        "process": subject.model.process.spec.config(),
+        "sampler": sampler.spec.config(),
+        "times": grid.times.tolist(),
+        "final": grid.final,
+        "num": subject.num,
+        "seed": subject.seed,
+        **reference.identity,
+    }
+
+
+def _key(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _drawn_and_judged(
+    subject: Subject, cell: Cell, sampler: Sampler, grid: Grid, reference: DataReference, fabric: Fabric
+) -> dict[str, Any]:
+    own = range(fabric.global_rank, subject.num, fabric.world_size)
+    calls, started = torch.zeros(2, dtype=torch.float64), time.perf_counter()
+    model, shape = subject.model, subject.model.known_shape()
+
+    def images() -> Iterator[Tensor]:
+        seeds = [subject.seed + i for i in own]
+        for batch in draw(sampler, model, shape, grid, seeds, subject.batch_size, fabric.device, progress=True):
+            calls.add_(torch.tensor([float(batch.nfe.double().sum()), len(batch.x)], dtype=torch.float64))
+            yield batch.x
+
+    source = f"{subject.name}, {cell.label}{subject.told}"
+    samples = reference.statistics(images(), own, subject.num, fabric, source)
+    total = of_all_ranks(fabric, calls).sum(0)
+    seconds = time.perf_counter() - started
+    made = {"nfe": float(total[0] / total[1]), "seconds": seconds, "processes": fabric.world_size}
+    return reference.compared(samples) | made
+
+
+def evaluate_images(
+    data: ImageData, name: str, count: int, batch_size: int, reference: DataReference, folder: Path, fabric: Fabric
+) -> tuple[dict[str, Any], Path]:
+    """Judges the first `count` images of data in place of samples; the result, and its file."""
+    started = time.perf_counter()
+    samples = statistics_of(data, count, reference.extractor, reference.keep, batch_size, fabric, name)
+    result = reference.compared(samples) | {"seconds": time.perf_counter() - started}
+    path = folder / f"images-{_key({'source': data.fingerprint(), 'count': count} | reference.identity)}.json"
+    if fabric.is_global_zero:
+        write_json(result, path)
+    return result, path
+
+
+def statistics_of(
+    data: ImageData, count: int, extractor: FeatureExtractor, keep: int, batch_size: int, fabric: Fabric, source: str
+) -> ImageStatistics:
+    """Of the first `count` images of data; each process reads every so many-th."""
+    from tqdm import tqdm
+
+    own = range(fabric.global_rank, count, fabric.world_size)
+
+    def batches() -> Iterator[Tensor]:
+        with tqdm(total=len(own), unit="img", disable=None, desc=source) as bar:
+            for start in range(0, len(own), batch_size):
+                batch = data.batch(own[start : start + batch_size])
+                yield batch.to(fabric.device)
+                bar.update(len(batch))
+
+    return measured(batches(), own, count, extractor, keep, fabric, source)
+
+
+# -- for people --------------------------------------------------------------------------------------------------------
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """Every figure of a result a line, and how it was measured."""
+    lines = []
+    for name, value in result["figures"].items():
+        shown = f"{value['mean']:.5g} ± {value['std']:.2g}" if isinstance(value, dict) else f"{value:.5g}"
+        lines.append(f"{name:<32} {shown}")
+    if "floor" in result:
+        floor = result["floor"]
+        lines.append(f"{'floor of ' + result['distance']:<32} {floor[result['distance']]:.5g}  ({floor['source']})")
+    samples, data = result["samples"], result["data"]
+    lines += [
+        f"samples: {samples['images']} of {samples['source']}",
+        f"data: {data['images']} of {data['source']}",
+        f"features: {result['extractor']}",
+        f"pixels: {result['convention']}",
+    ]
+    if "nfe" in result:
+        speed = samples["images"] / result["seconds"]
+        lines.append(
+            f"{result['nfe']:.4g} network evaluations a sample, {result['seconds']:.1f} s, {speed:.0f} a second"
+        )
+    return "\n".join(lines)
+
+
+def write_sweep(
+    subject: Subject, results: Sequence[Evaluated], reference: DataReference, folder: Path, name: str
+) -> str:
+    """NAME.json, .csv, .md and .png of a sweep in a folder; returns the tables."""
+    rows, first = [evaluated.row for evaluated in results], results[0].result
+    against = reference.data.source or "the data"
+    compared = f"{first['samples']['images']} samples of {subject.name}{subject.told}"
+    compared += f" against {first['data']['images']} images of {against}"
+    tables = _tables(rows, first, compared)
+    write_results(rows, folder, name)
+    with atomic_file(folder / f"{name}.md") as file:
+        file.write(tables.encode())
+    plot_speed_quality(rows, folder / f"{name}.png", f"{first['distance']} to {against}")
+    return tables
+
+
+def _tables(rows: Sequence[SweepResult], first: Mapping[str, Any], compared: str) -> str:
+    """Distances, the best of each budget in bold; how they were measured; and confident shares, of a classifier."""
+    best = {budget: min(r.frechet for r in rows if r.budget == budget) for budget in {r.budget for r in rows}}
+
+    def distance(row: SweepResult) -> str:
+        return f"**{row.frechet:.3g}**" if row.frechet == best[row.budget] else f"{row.frechet:.3g}"
+
+    floor = "" if rows[0].frechet_floor is None else f", floor {rows[0].frechet_floor:.3g}"
+    lines = [*markdown_table(rows, distance), ""]
+    lines += [f"{first['distance']}, {compared}{floor}; features: {first['extractor']}.", ""]
+    if rows[0].confident_data is not None:
+        lines += [*markdown_table(rows, lambda row: f"{row.confident:.0%}"), ""]
+        of_data = f"of the data {rows[0].confident_data:.0%}"
+        lines += [f"Share of samples of which the classifier is confident; {of_data}.", ""]
+    return "\n".join(lines)
