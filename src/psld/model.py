@@ -115,6 +115,11 @@ class Model(ABC):
     def __call__(self, z: Float[Tensor, "B k *data"], t: Times, **condition: Any) -> Prediction:
         """The prediction at state z and time t (a number, or one time a sample)."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where its states should be: with the weights of its network; the CPU where it has none."""
+        return torch.device("cpu")
+
     def sample(
         self,
         n: int | None = None,
@@ -222,6 +227,11 @@ class ScoreModel(Model):
         self.data_shape = None if data_shape is None else tuple(data_shape)
         self.classes = getattr(network, "classes", None)
         self._tabulated: dict[float, _Tables] = {}
+
+    @property
+    def device(self) -> torch.device:
+        weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
+        return next((weight.device for weight in weights), torch.device("cpu"))
 
     def save(self, folder: str | Path) -> Path:
         """Writes a folder that `psld.load` and every command take; as `psld.runs.save`."""
@@ -343,6 +353,10 @@ class ModelWrapper(Model):
         self.model = model
         self.process, self.data_shape, self.classes = model.process, model.data_shape, model.classes
         self.data_range = model.data_range
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
 
     def tabulate(self, times: Float[Tensor, " n"]) -> ModelWrapper:
         inner = self.model.tabulate(times)

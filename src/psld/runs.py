@@ -163,8 +163,6 @@ def save(model: ScoreModel, out: str | Path) -> Path:
     """
     out = Path(out)
     require_new_folder(out)
-    if model.data_shape is None:
-        raise ValueError("the model does not know the shape of one image: make it with data_shape=(C, H, W).")
     network = cast(nn.Module, model.network)
     config = {
         "process": spec_of(model.process).config(),
@@ -172,7 +170,7 @@ def save(model: ScoreModel, out: str | Path) -> Path:
         "predicts": model.predicts,
         "matching": model.matching,
         "jitter": model.jitter,
-        "image_shape": list(model.data_shape),
+        "image_shape": list(model.known_shape()),
     }
     return write_model_folder(out, None, network.state_dict(), yaml.safe_dump(config, sort_keys=False))
 

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from psld.kernels import mix
 from psld.model import Model
@@ -202,8 +202,8 @@ class Sampler(SpecifiedValue, ABC):
             ValueError: n and seeds contradict each other or say nothing; the shape is unknown; the process lacks what
                 the sampler needs; a grid that cannot be made.
         """
-        seeds, shape = _chosen_seeds(n, seeds), _data_shape(model, shape)
-        device = _device(model) if device is None else torch.device(device)
+        seeds, shape = _chosen_seeds(n, seeds), shape or model.known_shape()
+        device = model.device if device is None else torch.device(device)
         dtype = dtype or (torch.float64 if device.type == "cpu" else torch.float32)
         plan = self._plan(grid, model.process, steps)
         size = len(seeds) if batch_size is None else batch_size
@@ -243,7 +243,11 @@ class Sampler(SpecifiedValue, ABC):
         """`sample`, a batch at a time, for runs whose samples do not fit in memory together; arguments as there."""
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1: got {batch_size}.")
-        seeds, shape, plan = _chosen_seeds(n, seeds), _data_shape(model, shape), self._plan(grid, model.process, steps)
+        seeds, shape, plan = (
+            _chosen_seeds(n, seeds),
+            shape or model.known_shape(),
+            self._plan(grid, model.process, steps),
+        )
         model = model.tabulate(plan.grid.times)
         for start in range(0, len(seeds), batch_size):
             own = seeds[start : start + batch_size]
@@ -378,23 +382,6 @@ def _chosen_seeds(n: int | None, seeds: int | Sequence[int]) -> tuple[int, ...]:
     if n is not None and n != len(chosen):
         raise ValueError(f"{len(chosen)} seeds for n = {n} samples: give one seed a sample, or leave n out.")
     return chosen
-
-
-def _data_shape(model: Model, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-    known = shape or getattr(model, "data_shape", None)
-    if known is None:
-        raise ValueError("the model does not know the shape of its data: give shape=, (1, 28, 28) say.")
-    return tuple(known)
-
-
-def _device(model: Model) -> torch.device:
-    """Where the weights of the innermost network are; the CPU if it has none."""
-    inner: Any = model
-    while getattr(inner, "model", None) is not None:
-        inner = inner.model
-    network = getattr(inner, "network", None)
-    weights = network.parameters() if isinstance(network, nn.Module) else iter(())
-    return next((weight.device for weight in weights), torch.device("cpu"))
 
 
 def _bar(sampler: Sampler, grid: Grid, batches: int):
