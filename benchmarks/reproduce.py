@@ -75,7 +75,7 @@ def measured(
         if cell.key(process) in {row.key for row in rows}:
             continue
         rows.append(measure(cell, Clamped(network) if clamped else network, reference, range(arguments.samples)))
-        write_results(rows, folder)
+        write_results(rows, folder / "rows.json")
         print(f"{name}, seed {seed}, {cell.label}, {cell.nfe}: {rows[-1].frechet:.2f}", flush=True)
     return rows
 

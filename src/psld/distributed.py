@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from psld.training.settings import Precision, Strategy
-
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
     from lightning.fabric.plugins import Precision as FabricPrecision
     from lightning.fabric.strategies.strategy import Strategy as FabricStrategy
     from torch.distributed.device_mesh import DeviceMesh
+
+    from psld.training.settings import Precision, Strategy
 
 __all__ = [
     "every_rank",

@@ -75,7 +75,10 @@ def test_what_is_not_there_is_refused_by_name(name, message):
         (["Digits", "--images.spilt", "all"], "--images psld.data.Digits has no argument 'spilt': it has split."),
         (["Digits", "--images.split", "none"], "--images.split: Expected a typing.Literal['train', 'heldout', 'all']."),
         (["x", "--against", "CIFAR10"], "--against psld.data.CIFAR10 needs --against.root."),
-        (["x", "--sampler", "Foo"], "--sampler Foo is neither a class of psld nor the import path of another one."),
+        (
+            ["x", "--sampler", "Foo"],
+            "--sampler Foo is none of the classes of psld that fit here, and no import path",
+        ),
         (["x", "--sampler", "psld.PSLD"], "--sampler psld.PSLD is no Sampler."),
         (["x", "--sampler", "RK45", "--sampler.foo", "1"], "--sampler psld.RK45 has no argument 'foo': it has rtol,"),
         (["x", "--steps", "many"], "--steps: Expected a <class 'int'>. Got value: many"),

@@ -11,6 +11,7 @@ import yaml
 
 from psld.cli import main
 from psld.guidance.classifier_guidance import ClassifierGuidance
+from psld.jobs import weights_sha256
 from psld.model import Clamped
 from psld.processes import CLD
 from psld.runs import load, load_classifier
@@ -30,6 +31,7 @@ SCORES = CONFIG | {
     "loss": {"class_path": "psld.losses.HSM"},
     "training": CONFIG["training"] | {"steps": 6},
 }
+SOFTER = ["--guidance", "ClassifierGuidance", "--guidance.temperature", "2"]
 
 
 def trained(folder, name, config, command, *options):
@@ -136,7 +138,7 @@ def test_guidance_0_is_the_run_itself_bit_for_bit(runs):
     [
         ("one", [], 1.0, 1.0),
         ("stronger", ["--guidance", "2.5"], 2.5, 1.0),
-        ("softer", ["--guidance", "2.5", "--temperature", "3"], 2.5, 3.0),
+        ("softer", [*SOFTER[:-1], "3", "--guidance.scale", "2.5"], 2.5, 3.0),
     ],
 )
 def test_guided_images_are_those_of_the_score_and_the_classifier_by_hand(runs, name, options, scale, temperature):
@@ -161,13 +163,16 @@ def test_a_run_with_labels_is_guided_from_its_null_class(runs):
 
 
 def test_classifier_and_temperature_are_recorded_and_not_mixed(runs, capsys):
-    classifier = ["--classifier", str(runs / "classifier"), "--label", "2", "--temperature", "2"]
+    classifier = ["--classifier", str(runs / "classifier"), "--label", "2", *SOFTER]
     sampled(runs, "known", *classifier)
     known = json.loads((runs / "known" / "sampling.json").read_text())
-    assert known["temperature"] == 2.0 and known["classifier"].startswith(str(runs / "classifier"))
+    assert known["guidance"]["init_args"]["temperature"] == 2.0
+    network = load_classifier(runs / "classifier").network
+    (guidance,) = [wrapper for wrapper in known["wrappers"] if "classifier" in wrapper]
+    assert guidance["classifier"] == weights_sha256(network)
     command = ["sample", str(runs / "scores"), "--num", "3", "--steps", "4", "--format", "npz", "--weights", "online"]
     assert main([*command, "--out", str(runs / "known")]) == 1
-    assert "differs in label, temperature, classifier" in capsys.readouterr().err
+    assert "differs in label, guidance, wrappers" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -178,7 +183,7 @@ def test_classifier_and_temperature_are_recorded_and_not_mixed(runs, capsys):
         ([], "needs a class to guide to: give --label"),
         (["--label", "3", "--guidance", "1e999"], "scale must be finite: got inf"),
         (["--label", "3", "--guidance", ".nan"], "scale must be finite: got nan"),
-        (["--label", "3", "--temperature", "0"], "temperature must be positive and finite: got 0.0"),
+        (["--label", "3", *SOFTER[:-1], "0"], "temperature must be positive and finite: got 0.0"),
     ],
 )
 def test_refusals(runs, capsys, options, message):
@@ -213,9 +218,9 @@ def test_a_classifier_that_does_not_fit_is_refused(runs, capsys, run, classifier
     assert not (runs / "refused").exists()
 
 
-def test_temperature_without_a_classifier_is_refused(runs, capsys):
-    assert main(["sample", str(runs / "scores"), "--temperature", "2", "--out", str(runs / "refused")]) == 1
-    assert "--temperature 2.0 is of a classifier: give --classifier" in capsys.readouterr().err
+def test_guidance_without_its_classifier_is_refused(runs, capsys):
+    assert main(["sample", str(runs / "scores"), "--label", "3", *SOFTER, "--out", str(runs / "refused")]) == 1
+    assert "--guidance ClassifierGuidance needs --classifier" in capsys.readouterr().err
 
 
 def test_another_process_for_a_denoiser_needs_a_classifier_of_it(runs, capsys):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import psld.cli.interpolate
 from psld import editing
 from psld.cli import main
+from psld.jobs import interpolation
 from psld.model import Clamped
 from psld.plots.pictures import to_bytes
 from psld.processes import CLD
@@ -94,7 +94,7 @@ def test_positions_of_a_data_set(pictures, tmp_path, monkeypatch):
     """They are the files at these places: the same command but for that has nothing left to do."""
     options = ["--frames", "2", "--t_min", "0.4", "--tolerance", "0.5"]
     assert main(interpolate(2, 1, tmp_path / "out", "--of", pictures[0], *options)) == 0
-    monkeypatch.setattr(psld.cli.interpolate, "encode", lambda *_: pytest.fail("something was computed again"))
+    monkeypatch.setattr(interpolation, "encode", lambda *_: pytest.fail("something was computed again"))
     files = [pictures[0] / f"00000{i}.png" for i in (2, 1)]
     assert main(interpolate(*files, tmp_path / "out", *options)) == 0
     assert main(interpolate(*files[::-1], tmp_path / "out", *options)) == 1
@@ -105,9 +105,9 @@ def test_interpolate_refuses(pictures, tmp_path, capsys):
     colour, ends = tmp_path / "colour.png", [pictures[0] / f"00000{i}.png" for i in (0, 1)]
     Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(colour)
     for arguments, words in (
-        ([*ends, out, "--frames", "1"], "--frames must be at least 2"),
-        ([*ends, out, "--t_min", "1"], "--t_min must lie between 0 and 1"),
-        ([*ends, out, "--tolerance", "0"], "--tolerance must be positive"),
+        ([*ends, out, "--frames", "1"], "frames must be at least 2"),
+        ([*ends, out, "--t_min", "1"], "t_min must lie between 0 and 1"),
+        ([*ends, out, "--tolerance", "0"], "tolerance must be positive"),
         ([ends[0], colour, out], "8×8 colour, and the run makes 8×8 grey"),
         ([0, 3, out, "--of", folder], "a position, 0 … 2: got 3"),
         (["a", 1, out, "--of", folder], "a position, 0 … 2: got a"),

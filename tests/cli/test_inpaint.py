@@ -47,18 +47,27 @@ def replaced(build):
 METHODS = {
     "mmps": (
         "cld-digits",
-        ["--iterations", "2", "--noise", "0.1", "--sampler", "Exponential"],
+        ["--method.iterations", "2", "--noise", "0.1", "--sampler", "Exponential"],
         guided(MMPS, Exponential(), 0.1, iterations=2),
     ),
-    "dps": ("psld-digits", ["--method", "dps", "--zeta", "2"], guided(DPS, Ancestral(), step=2.0)),
+    "dps": ("psld-digits", ["--method", "DPS", "--method.step", "2"], guided(DPS, Ancestral(), step=2.0)),
     "replacement": (
         "psld-digits",
-        ["--method", "replacement", "--resamplings", "3"],
+        ["--method", "Replacement", "--method.resamplings", "3"],
         replaced(lambda x: Replacement(Ancestral(), x, KNOWN, 3)),
     ),
     "in sigma-space": (
         "psld-digits",
-        ["--method", "replacement", "--resamplings", "2", "--sampler", "Projected", "--sampler.solver", "Exponential"],
+        [
+            "--method",
+            "Replacement",
+            "--method.resamplings",
+            "2",
+            "--sampler",
+            "Projected",
+            "--sampler.solver",
+            "Exponential",
+        ],
         replaced(lambda x: Projected(Replacement(Exponential(), x, KNOWN, 2))),
     ),
 }
@@ -86,7 +95,7 @@ def test_a_draw_is_that_of_its_seed_and_known_pixels_are_those_given(pictures, t
 def test_an_adaptive_sampler_takes_images_one_by_one(pictures, tmp_path):
     """It drops the second image, which is finished earlier, and the first must keep its own measurement."""
     folder, images = pictures
-    options = ["--draws", "1", "--method", "pigdm", "--data_std", "0.7", "--noise", "0.5", "--seed", "42"]
+    options = ["--draws", "1", "--method", "PiGDM", "--method.data_std", "0.7", "--noise", "0.5", "--seed", "42"]
     options += ["--sampler", "RK45", "--sampler.rtol", "3", "--sampler.atol", "3"]
     assert main(command(folder, tmp_path / "out", *options, run="vp-digits")) == 0
     found, model, sampler = levels(tmp_path / "out" / "images"), load("vp-digits"), RK45(3.0, 3.0)
@@ -169,7 +178,7 @@ def test_refusals(pictures, tmp_path, capsys):
     large, colour = tmp_path / "large.png", tmp_path / "colour.png"
     Image.fromarray(np.zeros((16, 16), dtype=np.uint8)).save(large)
     Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(colour)
-    replacement = ["--method", "replacement"]
+    replacement = ["--method", "Replacement"]
     for source, options, words in (
         (folder, ["--mask", tmp_path / "small.png"], "4×4 pixels and the images are 8×8"),
         (folder, ["--mask", tmp_path / "white.png"], "knows every pixel"),
@@ -177,19 +186,24 @@ def test_refusals(pictures, tmp_path, capsys):
         (folder, ["--mask", "middle"], "there is no file middle"),
         (folder, [*replacement, "--sampler", "RK45"], "needs a fixed-step sampler"),
         (folder, [*replacement, "--sampler", "Projected", "--sampler.solver", "RK45"], "needs a fixed-step sampler"),
-        (folder, [*replacement, "--noise", "0.1"], "--noise is for --method mmps or pigdm or dps"),
-        (folder, [*replacement, "--resamplings", "0"], "resamplings = 0"),
-        (folder, ["--resamplings", "3"], "--resamplings is for --method replacement"),
-        (folder, ["--zeta", "3"], "--zeta is for --method dps"),
-        (folder, ["--method", "dps", "--noise", "0"], "needs noise > 0"),
+        (folder, [*replacement, "--noise", "0.1"], "--noise 0.1 is of posterior guidance"),
+        (folder, [*replacement, "--method.resamplings", "0"], "resamplings = 0"),
+        (folder, ["--method", "DPS", "--noise", "0"], "needs noise > 0"),
         (folder, ["--draws", "0"], "at least 1"),
-        (folder, ["--split", "train"], "has no splits"),
         (large, [], "16×16 grey, and the run makes 8×8 grey"),
         (colour, [], "8×8 colour, and the run makes 8×8 grey"),
         (tmp_path / "none.png", [], "no image file"),
     ):
         refused(capsys, command(source, out, *options, num=1), words, out)
     refused(capsys, command(folder, out, num=4), "more than the 3 images", out)
+    for options, words in (
+        (["--method.resamplings", "3"], "MMPS has no argument 'resamplings'"),
+        (["--method.step", "3"], "MMPS has no argument 'step'"),
+        (["--method", "RK45"], "--method RK45 is none of the classes"),
+    ):
+        with pytest.raises(SystemExit):
+            main(command(folder, out, *options))
+        assert words in capsys.readouterr().err and not out.exists()
 
 
 def test_draws_that_are_not_finite_are_named(pictures, tmp_path, capsys, monkeypatch):

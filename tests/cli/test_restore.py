@@ -1,6 +1,7 @@
 """`psld restore` against the library, with measurements of the same seeds; grey and small pictures; refusals."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -9,9 +10,9 @@ import yaml
 from PIL import Image
 
 from psld.cli import main
-from psld.cli.restore import degraded
-from psld.inverse.operators import Blur, Grayscale, SuperResolution
+from psld.inverse.operators import GaussianBlur, Grayscale, SuperResolution
 from psld.inverse.posterior import MMPS, PiGDM
+from psld.jobs import degraded
 from psld.noise import SeededNoise
 from psld.plots.pictures import load_images
 from psld.runs import load
@@ -25,23 +26,29 @@ def pictures(tmp_path_factory):
     return folder, digits_in(folder)
 
 
-def command(folder, out, task, *options, run="psld-digits"):
+def command(folder, out, operator, *options, run="psld-digits"):
     names = ["--num", "2", "--draws", "2", "--steps", "5", "--grid", "quadratic", "--seed", "7"]
-    return [str(part) for part in ["restore", run, folder, "--out", out, "--task", task, *names, *options]]
+    return [str(part) for part in ["restore", run, folder, "--out", out, "--operator", operator, *names, *options]]
 
 
 @pytest.mark.parametrize(
-    ("task", "options", "operator", "noise", "kind"),
+    ("name", "options", "operator", "noise", "kind"),
     [
-        ("super-resolution", [], SuperResolution(2), 0.05, MMPS),
-        ("deblur", ["--blur_std", "0.7", "--noise", "0.2", "--method", "pigdm"], Blur.gaussian(0.7), 0.2, PiGDM),
+        ("SuperResolution", [], SuperResolution(2), 0.05, MMPS),
+        (
+            "GaussianBlur",
+            ["--operator.std", "0.7", "--noise", "0.2", "--method", "PiGDM"],
+            GaussianBlur(0.7),
+            0.2,
+            PiGDM,
+        ),
     ],
 )
 def test_a_draw_is_that_of_its_seed_and_its_measurement(
-    pictures, tmp_path, capsys, task, options, operator, noise, kind
+    pictures, tmp_path, capsys, name, options, operator, noise, kind
 ):
     folder, images = pictures
-    assert main(command(folder, tmp_path / "out", task, "--batch_size", "3", *options)) == 0
+    assert main(command(folder, tmp_path / "out", name, "--batch_size", "3", *options)) == 0
     said = capsys.readouterr().out
     found, measured = (
         levels(tmp_path / "out" / "images"),
@@ -66,7 +73,7 @@ def test_a_draw_is_that_of_its_seed_and_its_measurement(
 
 def test_noise_of_measurements_is_not_that_of_draws():
     """Each of the law that is said, and of seeds that no draw has: torch's generators read 32 bits of a seed."""
-    operator, n = Blur.gaussian(1.0), 60
+    operator, n = GaussianBlur(1.0), 60
     images = torch.zeros(n, 1, 8, 8)
     noise = degraded(operator, images, 0.3, seed=5) / 0.3
     assert float(noise.std()) == pytest.approx(1.0, abs=0.05)
@@ -79,8 +86,8 @@ def test_noise_of_measurements_is_not_that_of_draws():
 def test_more_of_the_truth_than_without_a_measurement(pictures, tmp_path, capsys):
     """A measurement with little noise: draws agree with it, and with the truth more than draws of other images do."""
     folder, images = pictures
-    options = ["--steps", "16", "--noise", "0.02", "--blur_std", "0.6"]
-    assert main(command(folder, tmp_path / "out", "deblur", *options)) == 0
+    options = ["--steps", "16", "--noise", "0.02", "--operator.std", "0.6"]
+    assert main(command(folder, tmp_path / "out", "GaussianBlur", *options)) == 0
     x = load_images(sorted((tmp_path / "out" / "images").iterdir())).unflatten(0, (2, 2))
     own, other = (float((x - truth[:, None]).square().mean().sqrt()) for truth in (images[:2], images[[1, 0]]))
     assert own < 0.25 * other
@@ -95,8 +102,8 @@ def test_measurements_of_ones_own_are_smaller(tmp_path, capsys):
     for file, image in zip(files, small, strict=True):
         Image.fromarray(((image[0] + 1) * 127.5).round().byte().numpy()).save(file)
     y = load_images(files).double()
-    options = ["--factor", "4", "--degraded"]
-    assert main(command(tmp_path / "small", tmp_path / "out", "super-resolution", *options)) == 0
+    options = ["--operator.factor", "4", "--degraded"]
+    assert main(command(tmp_path / "small", tmp_path / "out", "SuperResolution", *options)) == 0
     assert "truth" not in capsys.readouterr().out and not (tmp_path / "out" / "measured").exists()
     model = load("psld-digits")
     asked = MMPS(model, SuperResolution(4), y[1:], 0.05)
@@ -129,13 +136,13 @@ def colour(tmp_path_factory):
 def test_colorize(colour, tmp_path):
     """Grey measurements of colour images, and colour draws; grey pictures as measurements."""
     pictures, run = colour / "pictures", colour / "run"
-    assert main(command(pictures, tmp_path / "out", "colorize", "--noise", "0", run=run)) == 0
+    assert main(command(pictures, tmp_path / "out", "Grayscale", "--noise", "0", run=run)) == 0
     grey = np.stack([np.asarray(Image.open(file)) for file in sorted((tmp_path / "out" / "measured").iterdir())])
     expected = levels(pictures) @ np.array([0.299, 0.587, 0.114])
     assert np.abs(grey - expected).max() <= 1
     assert levels(tmp_path / "out" / "images").shape == (4, 8, 8, 3)
     options = ["--noise", "0.01", "--degraded"]
-    assert main(command(tmp_path / "out" / "measured", tmp_path / "again", "colorize", *options, run=run)) == 0
+    assert main(command(tmp_path / "out" / "measured", tmp_path / "again", "Grayscale", *options, run=run)) == 0
     y = load_images(sorted((tmp_path / "out" / "measured").iterdir())).double()
     model = load(run)
     asked = MMPS(model, Grayscale(), y[:1], 0.01)
@@ -146,16 +153,50 @@ def test_colorize(colour, tmp_path):
 def test_refusals(pictures, tmp_path, capsys):
     folder, _ = pictures
     out = tmp_path / "out"
-    for task, options, words in (
-        ("super-resolution", ["--factor", "3"], "not made of 3×3 blocks"),
-        ("super-resolution", ["--factor", "1"], "factor must be at least 2"),
-        ("super-resolution", ["--blur_std", "1"], "--blur_std is for --task deblur"),
-        ("super-resolution", ["--degraded"], "8×8 grey, and measurements of SuperResolution(2) are 4×4 grey"),
-        ("deblur", ["--factor", "2"], "--factor is for --task super-resolution"),
-        ("deblur", ["--blur_std", "0"], "needs std > 0"),
-        ("deblur", ["--blur_std", "5"], "take a smaller blur"),
-        ("deblur", ["--noise", "-1"], "noise must be at least 0"),
-        ("deblur", ["--iterations", "2", "--method", "dps"], "--iterations is for --method mmps"),
-        ("colorize", [], "for runs of colour images, and this one makes 8×8 grey"),
+    for name, options, words in (
+        ("SuperResolution", ["--operator.factor", "3"], "not made of 3×3 blocks"),
+        ("SuperResolution", ["--operator.factor", "1"], "factor must be at least 2"),
+        ("SuperResolution", ["--degraded"], "8×8 grey, and measurements of SuperResolution(factor=2) are 4×4 grey"),
+        ("GaussianBlur", ["--operator.std", "0"], "needs std > 0"),
+        ("GaussianBlur", ["--operator.std", "5"], "take a smaller blur"),
+        ("GaussianBlur", ["--operator.std", "1", "--noise", "-1"], "noise must be at least 0"),
+        ("Grayscale", [], "colour images (B, 3, H, W) are needed: got shape (1, 1, 8, 8)"),
     ):
-        refused(capsys, command(folder, out, task, *options), words, out)
+        refused(capsys, command(folder, out, name, *options), words, out)
+    for name, options, words in (
+        ("SuperResolution", ["--operator.std", "1"], "SuperResolution has no argument 'std': it has factor."),
+        ("GaussianBlur", [], "GaussianBlur needs --operator.std."),
+        ("Grayscale", ["--method", "DPS", "--method.iterations", "2"], "DPS has no argument 'iterations'"),
+    ):
+        with pytest.raises(SystemExit):
+            main(command(folder, out, name, *options))
+        assert words in capsys.readouterr().err and not out.exists()
+
+
+def test_an_operator_and_a_method_of_ones_own(pictures, tmp_path, monkeypatch):
+    """Every second row of pixels, weighed as MMPS does: the draws are those that the library makes."""
+    (tmp_path / "my_code").mkdir()
+    (tmp_path / "my_code" / "my_measurement.py").write_text(
+        "from psld.inverse.operators import LinearOperator\nfrom psld.inverse.posterior import MMPS\n"
+        "class Rows(LinearOperator):\n"
+        "    def __init__(self, every: int):\n        self.every = every\n"
+        "    def forward(self, x):\n        return x[..., :: self.every, :]\n"
+        "    def adjoint(self, y):\n"
+        "        x = y.new_zeros(*y.shape[:-2], y.shape[-2] * self.every, y.shape[-1])\n"
+        "        x[..., :: self.every, :] = y\n        return x\n"
+        "    def solve(self, v, a, b):\n        return v / (a + b)\n"
+        "class Fewer(MMPS):\n"
+        "    def __init__(self, model, operator, observation, noise, rounds: int = 1):\n"
+        "        super().__init__(model, operator, observation, noise, iterations=rounds)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "my_code"))
+    folder, images = pictures
+    options = ["--operator.every", "2", "--noise", "0", "--method", "my_measurement.Fewer", "--method.rounds", "2"]
+    assert main(command(folder, tmp_path / "out", "my_measurement.Rows", *options)) == 0
+    from my_measurement import Rows  # pyright: ignore[reportMissingImports]
+
+    model = load("psld-digits")
+    asked = MMPS(model, Rows(2), images[:1, :, ::2].double(), 0.0, iterations=2)
+    alone = drawn(Ancestral(), asked, Ancestral().grid("quadratic", model.process, 5), 8)
+    assert np.abs(levels(tmp_path / "out" / "images")[1] - alone).max() <= 1
+    sys.modules.pop("my_measurement")

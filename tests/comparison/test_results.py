@@ -43,7 +43,7 @@ def test_what_is_written_is_read(tmp_path, kind):
     spec = {"class_path": "psld.Heun", "init_args": {"churn": 2.0, "churn_range": [0.0, math.inf]}}
     first = SweepResult("PSLD()", "paper", 'A "quoted", name', 5, 5.0, 0.1 + 0.2, samples=7, spec=spec, key="ab")
     results = [first, replace(first, frechet=math.inf, frechet_floor=1e-300, spec=None)]
-    write_results(results, tmp_path)
+    write_results(results, tmp_path / f"rows.{kind}")
     assert read_results(tmp_path / f"rows.{kind}") == results
 
 

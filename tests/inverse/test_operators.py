@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from psld.inverse.operators import Blur, Grayscale, Mask, SuperResolution
+from psld.inverse.operators import Blur, GaussianBlur, Grayscale, Mask, SuperResolution
 
 SHAPE = (3, 6, 8)
 KNOWN = torch.rand(SHAPE, generator=torch.Generator().manual_seed(5)) < 0.4
@@ -12,7 +12,7 @@ OPERATORS = [
     Mask(KNOWN),
     SuperResolution(2),
     Grayscale(),
-    Blur.gaussian(0.7, size=5),
+    GaussianBlur(0.7, size=5),
     Blur.uniform(3),
     Blur(KERNEL),
 ]
@@ -65,7 +65,7 @@ def test_what_they_measure():
     torch.testing.assert_close(Blur.uniform(3).forward(x), smooth, rtol=0, atol=1e-14)
     grey = torch.full((1, 3, 2, 2), 0.3, dtype=torch.float64)
     torch.testing.assert_close(Grayscale().forward(grey), grey[:, :1], rtol=0, atol=1e-15)
-    assert float(Blur.gaussian(1.3).kernel.sum()) == pytest.approx(1.0, abs=1e-14)
+    assert float(GaussianBlur(1.3).kernel.sum()) == pytest.approx(1.0, abs=1e-14)
 
 
 def test_operators_are_their_arguments():
@@ -79,7 +79,7 @@ def test_operators_are_their_arguments():
     other[0, 0, 0] = True
     assert repr(Mask(large)) == "Mask(<tensor (3, 28, 28)>)"
     assert Mask(large) == Mask(large.clone()) != Mask(other)
-    assert Blur.uniform(3) == Blur(torch.full((3, 3), 1 / 9, dtype=torch.float64)) != Blur.gaussian(0.7, size=3)
+    assert Blur.uniform(3) == Blur(torch.full((3, 3), 1 / 9, dtype=torch.float64)) != GaussianBlur(0.7, size=3)
     assert Grayscale() == Grayscale([0.299, 0.587, 0.114]) != Grayscale((1.0, 1.0, 1.0))
 
 
@@ -95,7 +95,7 @@ def test_operators_are_their_arguments():
         (lambda: Grayscale().forward(torch.zeros(1, 1, 8, 8)), "colour images"),
         (lambda: Grayscale((0.5, 0.5)), "three weights"),
         (lambda: Blur.uniform(9).forward(torch.zeros(1, 1, 8, 8)), "does not fit"),
-        (lambda: Blur.gaussian(0.0), "std > 0"),
+        (lambda: GaussianBlur(0.0), "std > 0"),
     ],
 )
 def test_refusals(build, message):

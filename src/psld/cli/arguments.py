@@ -18,8 +18,11 @@ from jsonargparse import ArgumentParser, Namespace
 
 from psld.data import ImageData
 from psld.data.opening import holds_mnist, open_images
+from psld.guidance import classifier_free, classifier_guidance  # noqa: F401  # so that they have short names
+from psld.model import ModelWrapper
 from psld.processes import LinearProcess
 from psld.samplers import Sampler
+from psld.samplers.catalogue import CATALOGUE
 from psld.samplers.grids import NAMES
 from psld.specs import build, listed_names, resolve
 from psld.training.settings import Precision
@@ -34,6 +37,7 @@ __all__ = [
     "add_sampling_arguments",
     "built",
     "command_parser",
+    "completed",
     "data_name",
     "open_data",
     "size_of",
@@ -146,14 +150,16 @@ def add_run_argument(options: ArgumentParser) -> None:
 
 
 def add_label_arguments(options: ArgumentParser, label: str) -> None:
-    """--label, with this help, and --guidance: of `guided`."""
+    """--label, with this help, and --guidance: of `psld.cli.drawing.guided`."""
     options.add_argument("--label", type=int | None, default=None, help=label)
-    options.add_argument(
+    action: Any = options.add_argument(
         "--guidance",
-        type=float | None,
+        type=float | ModelWrapper | None,
         default=None,
-        help="scale of the guidance to --label: 1, the default, is the class itself, 0 ignores it, 2 overdoes it",
+        help="scale of the guidance to --label: 1, the default, is the class itself, 0 ignores it, 2 overdoes it; or a "
+        "class with its arguments: ClassifierFreeGuidance, ClassifierGuidance, or one of your own",
     )
+    action.sub_add_kwargs = {"skip": {"model", "label", "null", "classes", "classifier", "process"}}
 
 
 def add_sampling_arguments(options: ArgumentParser) -> None:
@@ -161,7 +167,7 @@ def add_sampling_arguments(options: ArgumentParser) -> None:
     options.add_subclass_arguments(
         Sampler,
         "sampler",
-        help="Exponential, PredictorCorrector, GDDIM, Projected, EulerMaruyama, SSCS, Ancestral, RK45 …",
+        help=f"class with its arguments: {', '.join(entry.name for entry in CATALOGUE)}, or one of your own",
         default={"class_path": "Exponential"},
     )
     options.add_argument("--grid", type=str, default="log-snr", help=f"{', '.join(NAMES)}, or a .json file")
@@ -199,14 +205,19 @@ def add_model_arguments(options: ArgumentParser) -> None:
     )
 
 
-def add_picture_arguments(options: ArgumentParser) -> None:
-    """Run, pictures, OUT, draws, and what `psld sample` draws with."""
+def add_picture_arguments(options: ArgumentParser, degraded: str = "") -> None:
+    """Run, pictures, OUT, draws, and what they are drawn with; --degraded where there is something it means."""
     add_run_argument(options)
     add_data_argument(options, "images", "pictures to start from")
     options.add_argument("--out", type=str, required=True, help="folder to write: new, or of the same command before")
     options.add_argument("--num", type=int | None, default=None, help="how many of the images, the first; or all")
     options.add_argument("--draws", type=int, default=4, help="draws of each image")
+    if degraded:
+        options.add_argument("--degraded", type=bool, default=False, nargs="?", const=True, help=degraded)
     add_sampling_arguments(options)
+    options.set_defaults({"steps": 100})
+    if degraded:
+        options.set_defaults({"sampler": {"class_path": "Ancestral"}})
 
 
 def built(config: Namespace, name: str) -> Any:
@@ -217,6 +228,27 @@ def built(config: Namespace, name: str) -> Any:
     """
     given = config.get(name)
     return None if given is None else build(given.as_dict(), trust=True, where=f"--{name}")
+
+
+def completed(named: Namespace, option: str, **supplied: Any) -> Any:
+    """The object of a class that needs more than a command line can say: the constructor gets what it asks for.
+
+    Args:
+        named: a class and its arguments, as parsed.
+        option: that names it, for messages.
+        supplied: arguments by their names; None for what there is not. Those that it does not have are left out.
+
+    Raises:
+        ValueError: the constructor needs what is not there, or refuses an argument.
+    """
+    make = resolve(named.class_path, trust=True, where=option)
+    wanted = inspect.signature(make).parameters
+    given = build(named.get("init_args", Namespace()).as_dict(), trust=True, where=option)
+    given |= {name: value for name, value in supplied.items() if name in wanted and value is not None}
+    required = [name for name, parameter in wanted.items() if parameter.default is inspect.Parameter.empty]
+    if missing := [f"--{name}" for name in required if name not in given]:
+        raise ValueError(f"{option} {make.__name__} needs {', '.join(missing)}.")
+    return make(**given)
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------
@@ -237,7 +269,7 @@ def _one_sentence(message: str) -> str:
         path = other[1] or message.split()[-1]
         return f"{option} {path} is no {other[2]}."
     if path := re.search(r"Expected a dot import path string: (\S+)", message):
-        return f"{option} {path[1]} is neither a class of psld nor the import path of another one."
+        return f"{option} {path[1]} is none of the classes of psld that fit here, and no import path of another one."
     return " ".join(message.replace(key[0], f"{option}:").split())
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 from torch import nn
 
+from psld.cli.arguments import command_parser
 from psld.data import ImageData
 from psld.losses import CrossEntropy, Objective
 from psld.model import Predicts
@@ -14,12 +13,12 @@ from psld.networks import NoiseClassifier
 from psld.processes import LinearProcess, Matching
 from psld.training import TrainingSettings
 
-__all__ = ["classifier_run_parser", "instances", "run_parser"]
+__all__ = ["classifier_run_parser", "run_parser"]
 
 
 def run_parser(description: str = "", epilog: str = "") -> ArgumentParser:
     """The parser of a run's configuration: seed, process, network, predicts, data, loss, training."""
-    parser = _seeded_parser("psld train", description, epilog)
+    parser = _seeded_parser("train", description, epilog)
     _add_model_arguments(parser)
     parser.add_subclass_arguments(ImageData, "data", help="training images, e.g. psld.data.Digits")
     parser.add_subclass_arguments(Objective, "loss", help="psld.losses.HSM, DSM or Denoising")
@@ -29,7 +28,7 @@ def run_parser(description: str = "", epilog: str = "") -> ArgumentParser:
 
 def classifier_run_parser(description: str = "", epilog: str = "") -> ArgumentParser:
     """The parser of a classifier's run: as `run_parser`, without what only a score model has."""
-    parser = _seeded_parser("psld train-classifier", description, epilog)
+    parser = _seeded_parser("train-classifier", description, epilog)
     parser.add_subclass_arguments(LinearProcess, "process", help="process of the model to guide, e.g. psld.PSLD")
     parser.add_subclass_arguments(NoiseClassifier, "network", help="psld.networks.NoiseClassifier, or one made of it")
     _add_constants(parser)
@@ -40,9 +39,8 @@ def classifier_run_parser(description: str = "", epilog: str = "") -> ArgumentPa
     return parser
 
 
-def _seeded_parser(prog: str, description: str, epilog: str) -> ArgumentParser:
-    parser = ArgumentParser(prog=prog, description=description)
-    parser.epilog = epilog
+def _seeded_parser(command: str, description: str, epilog: str) -> ArgumentParser:
+    parser = command_parser(command, description, epilog)
     parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
     parser.add_argument("--seed", type=int, default=0, help="of the initial weights, data order, times and noise")
     return parser
@@ -51,6 +49,7 @@ def _seeded_parser(prog: str, description: str, epilog: str) -> ArgumentParser:
 def _add_model_arguments(parser: ArgumentParser) -> None:
     parser.add_subclass_arguments(LinearProcess, "process", help="forward process, e.g. psld.PSLD")
     parser.add_subclass_arguments(nn.Module, "network", help="network, e.g. psld.networks.NCSNpp")
+    parser.link_arguments("process", "network.init_args.process")  # of those networks that take one
     parser.add_argument("--predicts", type=Predicts, default="eps", help="what the network's output means")
     parser.add_argument("--matching", type=Matching, default="hsm", help="the marginal that ε belongs to")
     _add_constants(parser)
@@ -60,8 +59,3 @@ def _add_constants(parser: ArgumentParser) -> None:
     parser.add_argument("--jitter", type=float, default=0.0, help="on the kernel's diagonal (published weights: 1e-9)")
     parser.add_argument("--image_shape", type=list[int] | None, default=None, help="written by training, not by you")
     parser.add_argument("--data_sha256", type=str | None, default=None, help="written by training, not by you")
-
-
-def instances(parser: ArgumentParser, config: Namespace) -> Namespace:
-    """The objects that a configuration names."""
-    return cast(Namespace, parser.instantiate(config))

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
-from psld.cli.restoring import add_picture_arguments, draw_missing, opened, read_pictures, rms, write_grid
+from psld.cli.arguments import add_picture_arguments, command_parser
+from psld.cli.drawing import clamped, opened, read_pictures, settings_of
 from psld.editing import edit, from_time
-from psld.model import Clamped
+from psld.jobs import Drawing, draw_given, rms, write_grid
 
 __all__ = ["run"]
 
@@ -20,41 +21,39 @@ row an image: the image, its draws. The later the start, the less of an image is
 --steps counts the evaluations of the whole grid; those of times above --start are left out. A draw depends on its own
 seed (--seed + image · draws + draw). The same command again draws what is missing."""
 
-EPILOG = "example: psld edit psld-digits digits --split heldout --num 8 --start 0.15 --out runs/edited"
+EPILOG = """example: psld edit psld-digits Digits --images.split heldout --num 8 --start 0.15 --out runs/edited"""
 
 
 def parser() -> ArgumentParser:
     """Options of `psld edit`."""
-    options = ArgumentParser(prog="psld edit", description=DESCRIPTION)
-    options.epilog = EPILOG
+    options = command_parser("edit", DESCRIPTION, EPILOG)
     add_picture_arguments(options)
     options.add_argument("--start", type=float, required=True, help="time to perturb to; T (1) keeps hardly anything")
-    options.set_defaults({"steps": 100})
     return options
 
 
 def run(arguments: list[str]) -> int:
     """Edit what is missing; returns 0."""
-    options = parser()
-    config = options.parse_args(arguments)
-    job = opened(options, config)
+    config = parser().parse_args(arguments)
+    job = opened(config, config.run)
     images = read_pictures(config, job.shape)
     grid = from_time(job.sampler.grid(config.grid, job.model.process, config.steps), config.start)
-    model = job.model.tabulate(grid.times)
-    model = Clamped(model) if config.clamp else model
+    drawing = Drawing(clamped(job.model, config), job.sampler, grid, config.seed, config.batch_size, job.fabric)
+    model = drawing.model.tabulate(grid.times)
 
     def draw(positions, seeds):
         x = images[list(positions)].to(job.fabric.device, torch.float64)
         return edit(job.sampler, model, x, grid, seeds)
 
-    outcome = draw_missing(job, config, images, job.sampler, grid, draw, {"command": "edit"})
-    if outcome is None:
+    settings = {"command": "edit", **settings_of(config)}
+    drawn = draw_given(config.out, drawing, images, draw, config.draws, settings)
+    if drawn is None:
         return 0
-    grid_file = Path(config.out) / "grid.png"
-    write_grid(grid_file, {"image": images}, outcome.images)
-    print(f"{len(images)} images, {config.draws} draws of each, in {config.out}{outcome.calls}.")
-    sigma = float(job.model.process.noise_scale(config.start))
-    change = rms(outcome.images - images[:, None])
+    found, grid_file = drawn.first(len(images) * config.draws), Path(config.out) / "grid.png"
+    found = found.unflatten(0, (-1, config.draws))
+    write_grid(grid_file, {"image": images}, found)
+    print(f"{len(images)} images, {config.draws} draws of each, in {config.out}{drawn.calls}.")
+    sigma, change = float(job.model.process.noise_scale(config.start)), rms(found - images[:, None])
     print(f"Perturbed to noise scale {sigma:.3g}; RMS change of a draw {change:.4f} (pixels in [−1, 1]).")
     print(f"Look at {grid_file}")
     return 0

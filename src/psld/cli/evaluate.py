@@ -14,9 +14,10 @@ from psld.cli.arguments import (
     add_sampling_arguments,
     built,
     command_parser,
+    data_name,
 )
+from psld.cli.drawing import accelerate, guided
 from psld.cli.measuring import add_extractor_arguments, chosen_extractor, known_or_measured, opened, statistics_file
-from psld.cli.sample import accelerate, guided
 from psld.comparison import Cell, DataReference, cells
 from psld.distributed import launch
 from psld.evaluation.statistics import ImageStatistics
@@ -163,7 +164,7 @@ def _evaluate_run(config: Namespace, checkpoint: Path, fabric: Fabric) -> int:
             if fabric.is_global_zero and not config.sweep:
                 print(f"{summary(found.result)}\n{'Known already: see' if found.known else 'Written to'} {found.path}.")
         if fabric.is_global_zero and config.sweep:
-            name = "sweep" if config.label is None else f"sweep-class-{config.label}-guidance-{_scale(config):g}"
+            name = "sweep" if config.label is None else f"sweep-class-{config.label}-guidance-{_guidance(config)}"
             print(write_sweep(subject, results, reference, folder, name))
             print(f"{len(results)} results in {folder}. Look at {folder / f'{name}.png'}")
     return 0
@@ -184,13 +185,18 @@ def _cells(config: Namespace, process: LinearProcess) -> list[Cell]:
 def _identity(config: Namespace, weights: list[Path]) -> dict[str, Any]:
     """What tells the model from others; of the weights their hash, wherever the folder is."""
     known = {"checkpoint": file_sha256(*weights), **{name: config[name] for name in ("weights", "precision", "clamp")}}
-    return known if config.label is None else known | {"label": config.label, "guidance": _scale(config)}
+    if config.label is None and config.guidance is None:
+        return known
+    guidance = config.guidance.as_dict() if isinstance(config.guidance, Namespace) else config.guidance
+    return known | {"label": config.label, "guidance": 1.0 if guidance is None else guidance}
 
 
-def _scale(config: Namespace) -> float:
-    return 1.0 if config.guidance is None else config.guidance  # said or not, it is the same result
+def _guidance(config: Namespace) -> str:
+    """The scale, said or not, or the class with its arguments."""
+    given = 1.0 if config.guidance is None else config.guidance
+    return data_name(given) if isinstance(given, Namespace) else f"{given:g}"
 
 
 def _told(config: Namespace) -> str:
     """What the network is told, to be added to what samples are called."""
-    return "" if config.label is None else f", class {config.label}, guidance {_scale(config):g}"
+    return "" if config.label is None else f", class {config.label}, guidance {_guidance(config)}"

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Bool
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
-from psld.cli.restoring import (
-    OWN,
-    add_method_arguments,
-    add_picture_arguments,
-    conditional,
-    draw_missing,
-    fingerprint,
-    guided,
-    opened,
-    read_pictures,
-    require_own_options,
-    rms,
-    write_grid,
-)
+from psld.cli.arguments import add_picture_arguments, command_parser, completed
+from psld.cli.drawing import clamped, opened, read_pictures, settings_of
 from psld.inverse.masks import NAMES, load_mask, named_mask
 from psld.inverse.operators import Mask
+from psld.inverse.posterior import PosteriorGuidance
 from psld.inverse.replacement import Replacement
+from psld.jobs import Drawing, conditional, draw_given, rms, tensor_sha256, write_grid
 from psld.samplers import Projected, Sampler
 from psld.samplers.sampler import require_fixed_steps
+from psld.specs import resolve
 
 __all__ = ["run"]
 
@@ -40,72 +31,78 @@ Whatever the method, known pixels of the images written are those given. A draw 
 image · draws + draw) and neither on the batch size nor on the number of devices. The same command again draws what is
 missing."""
 
-EPILOG = """example: psld inpaint psld-digits digits --split heldout --num 8 --mask center --out runs/filled;
+EPILOG = """example: psld inpaint psld-digits Digits --images.split heldout --num 8 --mask center --out runs/filled;
 with a mask of your own, white where pixels are known: psld inpaint runs/faces photo.png --mask mask.png --degraded
---out runs/photo; as in RePaint: psld inpaint psld-digits digits --num 8 --mask half --method replacement
---resamplings 10 --steps 200 --out runs/repaint"""
+--out runs/photo; as in RePaint: psld inpaint psld-digits Digits --num 8 --mask half --method Replacement
+--method.resamplings 10 --steps 200 --out runs/repaint"""
+
+NOISE = 0.05
 
 
 def parser() -> ArgumentParser:
     """Options of `psld inpaint`."""
-    options = ArgumentParser(prog="psld inpaint", description=DESCRIPTION)
-    options.epilog = EPILOG
-    add_picture_arguments(options)
+    options = command_parser("inpaint", DESCRIPTION, EPILOG)
+    add_picture_arguments(options, degraded="nothing true is under the mask")
     options.add_argument(
         "--mask", type=str, required=True, help=f"{', '.join(NAMES)}; or a PNG, white where pixels are known"
     )
-    options.add_argument(
-        "--method",
-        type=Literal["mmps", "replacement", "pigdm", "dps"],
-        default="mmps",
-        help="posterior guidance, or replacement of known pixels in phase space",
+    options.add_subclass_arguments(
+        (PosteriorGuidance, Replacement),
+        "method",
+        skip={"model", "operator", "observation", "noise", "sampler", "images", "known"},
+        default={"class_path": "MMPS"},
+        help="posterior guidance (MMPS, PiGDM, DPS, or your own), or Replacement of known pixels in phase space",
     )
     options.add_argument(
-        "--resamplings", type=int | None, default=None, help="of replacement: how often each step is taken (5)"
+        "--noise",
+        type=float | None,
+        default=None,
+        help=f"of posterior guidance: std of known pixels in [−1, 1] ({NOISE})",
     )
-    options.add_argument(
-        "--noise", type=float | None, default=None, help="of posterior guidance: std of known pixels in [−1, 1] (0.05)"
-    )
-    add_method_arguments(options, degraded="nothing true is under the mask")
     return options
 
 
 def run(arguments: list[str]) -> int:
     """Fill in what is missing; returns 0."""
-    options = parser()
-    config = options.parse_args(arguments)
-    guidance = ["mmps", "pigdm", "dps"]
-    require_own_options(config, {"resamplings": ("method", ["replacement"]), "noise": ("method", guidance)})
-    resamplings = 5 if config.resamplings is None else config.resamplings
-    config.noise = 0.05 if config.noise is None else config.noise
-    job = opened(options, config)
+    config = parser().parse_args(arguments)
+    replacing = issubclass(resolve(config.method.class_path, trust=True), Replacement)  # pyright: ignore[reportArgumentType]
+    if replacing and config.noise is not None:
+        raise ValueError(f"--noise {config.noise} is of posterior guidance: Replacement puts pixels in as they are.")
+    noise = NOISE if config.noise is None else config.noise
+    job = opened(config, config.run)
     known = chosen_mask(config.mask, job.shape, config.seed)
     images = read_pictures(config, job.shape)
     here = known.to(job.fabric.device)
 
-    def build(model, x):
-        if config.method == "replacement":
-            return replaced(job.sampler, x, here, resamplings), model
-        return job.sampler, guided(config, model, Mask(here), x[:, here])
+    def told(model, x):
+        if replacing:
+            make = lambda sampler: completed(config.method, "--method", sampler=sampler, images=x, known=here)  # noqa: E731
+            return replaced(job.sampler, make), clamped(model, config)
+        measured = {"operator": Mask(here), "observation": x[:, here], "noise": noise}
+        return job.sampler, clamped(completed(config.method, "--method", model=model, **measured), config)
 
-    sampler, grid, draw = conditional(job, config, images, build)
+    first = images[:1].to(job.fabric.device, torch.float64)
+    sampler, _ = told(job.model, first)
+    grid = sampler.grid(config.grid, job.model.process, config.steps)
+    drawing = Drawing(job.model, sampler, grid, config.seed, config.batch_size, job.fabric)
+    draw = conditional(drawing, images, told)
 
     def filled(positions, seeds):
         samples = draw(positions, seeds)
         return replace(samples, x=torch.where(here, images[list(positions)].to(samples.x), samples.x))
 
-    settings = {"command": "inpaint", "method": config.method, "known": fingerprint(known)}
-    if config.method != "replacement":
-        settings |= {name: config[name] for name in ("noise", *OWN)}
-    outcome = draw_missing(job, config, images, sampler, grid, filled, settings)
-    if outcome is None:
+    settings = {"command": "inpaint", "method": config.method.as_dict(), "known": tensor_sha256(known)}
+    settings |= {"noise": None if replacing else noise, **settings_of(config)}
+    drawn = draw_given(config.out, drawing, images, filled, config.draws, settings)
+    if drawn is None:
         return 0
+    found = drawn.first(len(images) * config.draws).unflatten(0, (-1, config.draws))
     grid_file = Path(config.out) / "grid.png"
     before = {} if config.degraded else {"truth": images}
-    write_grid(grid_file, before | {"known": torch.where(known, images, 0.0)}, outcome.images)
-    print(f"{len(images)} images, {config.draws} draws of each, in {config.out}{outcome.calls}.")
+    write_grid(grid_file, before | {"known": torch.where(known, images, 0.0)}, found)
+    print(f"{len(images)} images, {config.draws} draws of each, in {config.out}{drawn.calls}.")
     if not config.degraded:
-        error = rms((outcome.images - images[:, None])[:, :, ~known])
+        error = rms((found - images[:, None])[:, :, ~known])
         print(f"RMSE of a draw on unknown pixels {error:.4f} (pixels in [−1, 1]).")
     print(f"Look at {grid_file}")
     return 0
@@ -125,9 +122,8 @@ def chosen_mask(mask: str, shape: tuple[int, ...], seed: int) -> Bool[Tensor, "C
     return load_mask(mask, shape)
 
 
-def replaced(sampler: Sampler, images: Tensor, known: Tensor, resamplings: int) -> Sampler:
+def replaced(sampler: Sampler, make: Callable[[Sampler], Sampler]) -> Sampler:
     """The sampler with known pixels put in place; in σ-space around the solver, which takes the steps there."""
     if isinstance(sampler, Projected):
-        inner = require_fixed_steps(sampler.solver, "Replacement")
-        return Projected(Replacement(inner, images, known, resamplings), sampler.ancillary)
-    return Replacement(require_fixed_steps(sampler, "Replacement"), images, known, resamplings)
+        return Projected(make(require_fixed_steps(sampler.solver, "Replacement")), sampler.ancillary)
+    return make(require_fixed_steps(sampler, "Replacement"))

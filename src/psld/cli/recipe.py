@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from psld.cli.configuration import instances
+from psld.cli.arguments import built
 from psld.processes import LinearProcess
 from psld.recipe import LinearRecipe, RecipeError
 from psld.specs import build
@@ -55,8 +55,7 @@ def parser() -> ArgumentParser:
 
 def run(arguments: list[str]) -> int:
     """Print the report; returns 0 when stationary and ergodic, else 1."""
-    options = parser()
-    config = options.parse_args(arguments)
+    config = parser().parse_args(arguments)
     if sum(given is not None for given in (config.process, config.config, config.matrices)) != 1:
         raise ValueError("give one of --process, --config and --matrices. Example: psld recipe --process CLD")
     if config.matrices is not None:
@@ -64,7 +63,7 @@ def run(arguments: list[str]) -> int:
     elif config.config is not None:
         report = read_process(Path(config.config)).check()
     else:
-        report = instances(options, config).process.check()
+        report = built(config, "process").check()
     print(json.dumps(report.to_dict(), indent=2) if config.json else report)
     return 0 if report.ok else 1
 

@@ -73,16 +73,18 @@ TEXTS = ("process", "family", "sampler", "key")
 NUMBERS = tuple(field.name for field in fields(SweepResult) if field.name not in (*TEXTS, "spec"))
 
 
-def write_results(results: Sequence[SweepResult], folder: Path, name: str = "rows") -> None:
-    """NAME.json and NAME.csv, each in one piece; a column of the latter that holds nothing is left out."""
+def write_results(results: Sequence[SweepResult], path: Path) -> None:
+    """A .json or a .csv file, in one piece; a column of the latter that holds nothing is left out."""
     known = [asdict(result) for result in results]
-    write_json(known, folder / f"{name}.json")
+    if path.suffix == ".json":
+        write_json(known, path)
+        return
     columns = [column for column in known[0] if any(row[column] not in (None, "") for row in known)] if known else []
     text = io.StringIO()
     table = csv.DictWriter(text, columns, extrasaction="ignore")
     table.writeheader()
     table.writerows(row | {"spec": row["spec"] and json.dumps(row["spec"], ensure_ascii=False)} for row in known)
-    with atomic_file(folder / f"{name}.csv") as file:
+    with atomic_file(path) as file:
         file.write(text.getvalue().encode())
 
 

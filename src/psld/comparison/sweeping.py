@@ -91,7 +91,8 @@ def sweep(
                 assert held is not None  # there is something to measure
                 bar.set_postfix_str(f"{cell.label}, NFE {cell.nfe}")
                 rows.append(measure(cell, model, held, range(samples), device=device))
-                write_results(rows, folder)
+                for kind in ("json", "csv"):
+                    write_results(rows, folder / f"rows.{kind}")
     if not fitting:
         raise ValueError(f"no sampler has {' or '.join(only)} in its name.")
     return rows

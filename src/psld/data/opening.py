@@ -7,7 +7,6 @@ from pathlib import Path
 from psld.data.arrays import ArrayFile
 from psld.data.base import ImageData
 from psld.data.decoding import MODES, SUFFIXES, FileImages, Framing, image_files
-from psld.data.digits import Digits
 from psld.data.folder import labels_of_folders
 from psld.data.mnist import MNIST
 
@@ -18,33 +17,25 @@ class MixedImagesError(ValueError):
     """The images of a folder are not of one size and mode; the message names two of them."""
 
 
-def open_images(
-    source: str | Path, split: str | None = None, image_size: int | None = None, labelled: bool = False
-) -> ImageData:
-    """The images of a folder, of one image file, an .npz file, MNIST's files, or scikit-learn's digits.
+def open_images(source: str | Path, image_size: int | None = None, labelled: bool = False) -> ImageData:
+    """The images of a folder, of one image file, an .npz file, or MNIST's files.
 
     Args:
-        source: "digits"; an .npz file with an array "images" or a single array; a folder with IDX files (MNIST); what
-            `psld sample` wrote; an image file; or a folder of image files, all of one size and mode.
-        split: of digits ("train", "heldout", "all") and of MNIST (see `psld.data.MNIST`); None is the first.
+        source: an .npz file with an array "images" or a single array; a folder with IDX files (MNIST's training images,
+            see `psld.data.MNIST`); what `psld sample` wrote; an image file; or a folder of image files, all of one size
+            and mode.
         image_size: of MNIST, 28 or 32 (with a border); of others what they must have. None takes them as they are.
-        labelled: labels are of use, so an .npz file is read with its array "labels" where it has one. Digits, MNIST and
+        labelled: labels are of use, so an .npz file is read with its array "labels" where it has one. MNIST and
             folders whose images all lie in sub-folders, one a class, have theirs anyway.
 
     Raises:
         FileNotFoundError: nothing is there, or an empty folder.
         MixedImagesError: a folder with images of several sizes or modes.
-        ValueError: another size than image_size, broken or transparent images, an unknown split, or a split of what has
-            none.
+        ValueError: another size than image_size, or broken or transparent images.
     """
     path = Path(source)
-    if str(source) == "digits":
-        data = Digits(split or "train")  # pyright: ignore[reportArgumentType]: it refuses what it does not know
-    elif holds_mnist(path):
-        size = 28 if image_size is None else image_size
-        data = MNIST(path, split or "train", size)  # pyright: ignore[reportArgumentType]
-    elif split is not None:
-        raise ValueError(f"{source} has no splits, and {split!r} was asked for: leave it out.")
+    if holds_mnist(path):
+        data = MNIST(path, image_size=28 if image_size is None else image_size)  # pyright: ignore[reportArgumentType]
     elif path.suffix == ".npz":
         data = ArrayFile(path, *_keys(path, labelled))
     elif (path / "samples.npz").is_file():

@@ -17,7 +17,7 @@ from torch import Tensor
 from psld.kernels import per_sample
 from psld.specs import SpecifiedValue
 
-__all__ = ["Blur", "Grayscale", "LinearOperator", "Mask", "SuperResolution"]
+__all__ = ["Blur", "GaussianBlur", "Grayscale", "LinearOperator", "Mask", "SuperResolution"]
 
 
 class LinearOperator(SpecifiedValue, ABC):
@@ -33,7 +33,7 @@ class LinearOperator(SpecifiedValue, ABC):
 
     @abstractmethod
     def solve(
-        self, v: Float[Tensor, "B *measured"], a: Float[Tensor, "*B"], b: Float[Tensor, "*B"]
+        self, v: Float[Tensor, "B *measured"], a: Float[Tensor, "*A"], b: Float[Tensor, "*B"]
     ) -> Float[Tensor, "B *measured"]:
         """(a AAᵀ + b I)⁻¹ v for a, b ≥ 0, a number each or one a sample; the least solution where that is singular."""
 
@@ -44,7 +44,7 @@ class _Multiple(LinearOperator):
     gram: float = 1.0
 
     def solve(
-        self, v: Float[Tensor, "B *measured"], a: Float[Tensor, "*B"], b: Float[Tensor, "*B"]
+        self, v: Float[Tensor, "B *measured"], a: Float[Tensor, "*A"], b: Float[Tensor, "*B"]
     ) -> Float[Tensor, "B *measured"]:
         return v / (per_sample(torch.as_tensor(a), v) * self.gram + per_sample(torch.as_tensor(b), v))
 
@@ -142,16 +142,6 @@ class Blur(LinearOperator):
         self.kernel = torch.as_tensor(kernel, dtype=torch.float64)
 
     @staticmethod
-    def gaussian(std: float, size: int | None = None) -> Blur:
-        """A Gaussian of that standard deviation in pixels, on size × size pixels (odd; 6 std wide when None)."""
-        size = 2 * math.ceil(3 * std) + 1 if size is None else size
-        if not std > 0 or size < 1 or size % 2 == 0:
-            raise ValueError(f"a Gaussian blur needs std > 0 and an odd size: got {std}, {size}.")
-        profile = torch.exp(-0.5 * ((torch.arange(size, dtype=torch.float64) - size // 2) / std) ** 2)
-        profile = profile / profile.sum()
-        return Blur(profile[:, None] * profile)
-
-    @staticmethod
     def uniform(size: int) -> Blur:
         """The mean over size × size pixels."""
         if size < 1:
@@ -165,7 +155,7 @@ class Blur(LinearOperator):
         return self._filter(y, self._response(y).conj())
 
     def solve(
-        self, v: Float[Tensor, "B *measured"], a: Float[Tensor, "*B"], b: Float[Tensor, "*B"]
+        self, v: Float[Tensor, "B *measured"], a: Float[Tensor, "*A"], b: Float[Tensor, "*B"]
     ) -> Float[Tensor, "B *measured"]:
         power = self._response(v).abs().square()
         denominator = per_sample(torch.as_tensor(a), v) * power + per_sample(torch.as_tensor(b), v)
@@ -185,6 +175,27 @@ class Blur(LinearOperator):
         padded[:h, :w] = self.kernel
         response = torch.fft.rfft2(padded.roll((-(h // 2), -(w // 2)), (0, 1)))
         return response.to(like.device, torch.complex128 if like.dtype == torch.float64 else torch.complex64)
+
+
+class GaussianBlur(Blur):
+    """A circular blur by a Gaussian.
+
+    Args:
+        std: its standard deviation in pixels.
+        size: height and width of the kernel, odd; 6 standard deviations when None.
+
+    Raises:
+        ValueError: a standard deviation that is not positive, or an even size; at a call, images smaller than the
+            kernel.
+    """
+
+    def __init__(self, std: float, size: int | None = None):
+        size = 2 * math.ceil(3 * std) + 1 if size is None else size
+        if not std > 0 or size < 1 or size % 2 == 0:
+            raise ValueError(f"a Gaussian blur needs std > 0 and an odd size: got {std}, {size}.")
+        profile = torch.exp(-0.5 * ((torch.arange(size, dtype=torch.float64) - size // 2) / std) ** 2)
+        profile = profile / profile.sum()
+        super().__init__(profile[:, None] * profile)
 
 
 def require_mask(known: Bool[Tensor, "*data"], shape: tuple[int, ...] | None = None) -> Bool[Tensor, "*data"]:

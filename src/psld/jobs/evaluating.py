@@ -215,13 +215,13 @@ def summary(result: Mapping[str, Any]) -> str:
 def write_sweep(
     subject: Subject, results: Sequence[Evaluated], reference: DataReference, folder: Path, name: str
 ) -> str:
-    """NAME.json, .csv, .md and .png of a sweep in a folder; returns the tables."""
+    """NAME.json, .md and .png of a sweep in a folder; returns the tables."""
     rows, first = [evaluated.row for evaluated in results], results[0].result
     against = reference.data.source or "the data"
     compared = f"{first['samples']['images']} samples of {subject.name}{subject.told}"
     compared += f" against {first['data']['images']} images of {against}"
     tables = _tables(rows, first, compared)
-    write_results(rows, folder, name)
+    write_results(rows, folder / f"{name}.json")
     with atomic_file(folder / f"{name}.md") as file:
         file.write(tables.encode())
     plot_speed_quality(rows, folder / f"{name}.png", f"{first['distance']} to {against}")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from psld.cli import main
-from psld.cli.sample import Arrays
+from psld.jobs import Arrays
 
 
 def image(i: int) -> torch.Tensor:
@@ -26,7 +26,7 @@ def content(store: Arrays) -> tuple[list[int], list[int]]:
         return arrays["seeds"].tolist(), arrays["images"][:, 0, 0, 0].tolist()
 
 
-def killed_while_merging(store: Arrays, count: int, monkeypatch: pytest.MonkeyPatch, removed: int) -> None:
+def killed_while_merging(store: Arrays, monkeypatch: pytest.MonkeyPatch, removed: int) -> None:
     """samples.npz is written, and so many of its parts are gone."""
 
     def dies(folder):
@@ -36,22 +36,22 @@ def killed_while_merging(store: Arrays, count: int, monkeypatch: pytest.MonkeyPa
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(shutil, "rmtree", dies)
-        store.finish(count, seed=50)
+        store.finish(seed=50)
 
 
 @pytest.mark.parametrize("removed", [0, 1, 4])
 def test_each_seed_is_there_once(tmp_path, monkeypatch, removed):
     store = Arrays(tmp_path)
     drawn(store, range(10))
-    killed_while_merging(store, 10, monkeypatch, removed)
+    killed_while_merging(store, monkeypatch, removed)
     assert store.present() == set(range(10))
-    store.finish(10, seed=50)
+    store.finish(seed=50)
     assert content(store) == (list(range(50, 60)), list(range(10)))
     assert not store.parts.exists()
     drawn(store, range(10, 14))  # a larger --num, killed again
-    killed_while_merging(store, 14, monkeypatch, removed=1)
+    killed_while_merging(store, monkeypatch, removed=1)
     again = Arrays(tmp_path)
-    again.finish(14, seed=50)
+    again.finish(seed=50)
     assert content(again) == (list(range(50, 64)), list(range(14)))
     assert not again.parts.exists()
 
@@ -61,7 +61,7 @@ def test_parts_that_overlap_are_counted_once(tmp_path):
     store = Arrays(tmp_path)
     drawn(store, range(6))
     store.add([4, 5, 6], torch.stack([image(i) for i in (4, 5, 6)]))
-    store.finish(7, seed=0)
+    store.finish(seed=0)
     assert content(store) == (list(range(7)), list(range(7)))
 
 
