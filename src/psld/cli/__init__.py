@@ -26,7 +26,8 @@ COMMANDS = {
     "demo": "train PSLD on real digits, sample, and measure, in a few minutes on a CPU",
 }
 
-MODULES = {"import": "importing", "train-classifier": "train_classifier"}  # modules that cannot have the name
+MODULES = {"import": "importing", "recipe": "recipe_report", "train-classifier": "train_classifier"}
+"""Modules that are not called as their command: the name is taken, or no name of a module."""
 
 HELP = """usage: psld COMMAND [options]
 
