@@ -29,9 +29,10 @@ class Discs(ImageData):
 
     def __init__(self, count: int = 1000, side: int = 16, seed: int = 0):
         self.image_shape = (1, side, side)
-        self.labels = torch.arange(count) % 2
-        self.radii = side * torch.tensor([0.15, 0.3])[self.labels]
-        room = side / 2 - self.radii - 1.0
+        labels = torch.arange(count) % 2
+        self.labels = labels
+        self.radii = side * torch.tensor([0.15, 0.3])
+        room = side / 2 - self.radii[labels] - 1.0
         shift = 2 * torch.rand(2, count, generator=torch.Generator().manual_seed(seed)) - 1
         self.centres = (side / 2 + room * shift).T
 
@@ -42,7 +43,7 @@ class Discs(ImageData):
         places = torch.arange(self.image_shape[-1]) + 0.5
         y, x = self.centres[index]
         distance = torch.hypot(places[:, None] - y, places[None] - x)
-        return (2 * (self.radii[index] + 0.5 - distance).clamp(0, 1) - 1)[None]
+        return (2 * (self.radii[index % 2] + 0.5 - distance).clamp(0, 1) - 1)[None]
 
 
 def area(images: Tensor) -> float:

@@ -37,12 +37,12 @@ def described_run(
     Raises:
         SpecError: the network or the process cannot be described; the message says what to do.
     """
+    of_scores = {"predicts": model.predicts, "matching": model.matching}
     known = {
         "seed": seed,
         "process": spec_of(model.process).config(),
         "network": spec_of(model.network).config(),
-        "predicts": model.predicts,
-        "matching": model.matching,
+        **({} if getattr(loss, "asks_for_labels", False) else of_scores),  # a classifier predicts labels
         "jitter": model.jitter,
         "image_shape": list(data[0].shape),
         "data": _config_or_name(data),
