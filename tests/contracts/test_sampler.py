@@ -315,6 +315,6 @@ def test_commands_make_every_sampler_by_its_name(entry):
         "Langevin": ["--sampler.predictor", "PredictorCorrector"],
         "Projected": ["--sampler.solver", "Exponential"],
     }
-    given = ["run", "--out", "out", "--sampler", entry.name, *inner]
+    given = ["run", "--out", "out", "--sampler", entry.name, *inner.get(entry.name, [])]
     assert built(options.parse_args(given), "sampler") == entry.sampler
     assert entry.name in options.format_help()
