@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,11 @@ def test_a_class_without_a_constructor_takes_nothing():
     assert repr(Plain()) == "Plain()" and Plain().spec.arguments == {} and Plain() == Plain()
     with pytest.raises(TypeError, match=r"Plain\(\) takes no arguments"):
         Plain(3)  # pyright: ignore[reportCallIssue]
+
+
+def test_a_class_of_a_script_is_known_as_others_import_it(tmp_path):
+    """What a script writes, another program can load: never __main__.Own."""
+    script = "import psld, torch\nclass Own(psld.Specified, torch.nn.Linear): pass\nprint(Own(2, 3).spec.path)\n"
+    (tmp_path / "my_script.py").write_text(script)
+    shown = subprocess.run([sys.executable, tmp_path / "my_script.py"], capture_output=True, text=True, check=True)
+    assert shown.stdout == "my_script.Own\n"

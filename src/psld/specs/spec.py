@@ -21,6 +21,7 @@ from abc import ABC
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -197,7 +198,13 @@ def describe(value: Any) -> Any:
 
 
 def class_path(kind: type) -> str:
-    """The shortest path under which a class can be imported: of the outermost package that offers it by its name."""
+    """The shortest path under which a class can be imported: of the outermost package that offers it by its name.
+
+    A class of the script that is running is one of the module that the script is to others. In a notebook there is none.
+    """
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if kind.__module__ == "__main__" and script is not None:
+        return f"{Path(script).stem}.{kind.__qualname__}"
     parts = kind.__module__.split(".")
     for end in range(1, len(parts)):
         package = sys.modules.get(".".join(parts[:end]))
