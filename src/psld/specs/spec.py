@@ -200,7 +200,7 @@ def describe(value: Any) -> Any:
 def class_path(kind: type) -> str:
     """The shortest path under which a class can be imported: of the outermost package that offers it by its name.
 
-    A class of the script that is running is one of the module that the script is to others. In a notebook there is none.
+    A class of the running script is one of the module that the script is to others; a notebook is none.
     """
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     if kind.__module__ == "__main__" and script is not None:
