@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from psld.cli.arguments import add_picture_arguments, command_parser
 from psld.cli.drawing import clamped, opened, read_pictures, settings_of
 from psld.editing import edit, from_time
 from psld.jobs import Drawing, draw_given, rms, write_grid
+from psld.samplers import Samples
 
 __all__ = ["run"]
 
@@ -41,7 +43,7 @@ def run(arguments: list[str]) -> int:
     drawing = Drawing(clamped(job.model, config), job.sampler, grid, config.seed, config.batch_size, job.fabric)
     model = drawing.model.tabulate(grid.times)
 
-    def draw(positions, seeds):
+    def draw(positions: Sequence[int], seeds: Sequence[int]) -> Samples:
         x = images[list(positions)].to(job.fabric.device, torch.float64)
         return edit(job.sampler, model, x, grid, seeds)
 

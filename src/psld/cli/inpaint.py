@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from psld.inverse.operators import Mask
 from psld.inverse.posterior import PosteriorGuidance
 from psld.inverse.replacement import Replacement
 from psld.jobs import Drawing, conditional, draw_given, rms, tensor_sha256, write_grid
-from psld.samplers import Projected, Sampler
+from psld.model import Model
+from psld.samplers import Projected, Sampler, Samples
 from psld.samplers.sampler import require_fixed_steps
 from psld.specs import resolve
 
@@ -74,7 +75,7 @@ def run(arguments: list[str]) -> int:
     images = read_pictures(config, job.shape)
     here = known.to(job.fabric.device)
 
-    def told(model, x):
+    def told(model: Model, x: Tensor) -> tuple[Sampler, Model]:
         if replacing:
             make = lambda sampler: completed(config.method, "--method", sampler=sampler, images=x, known=here)  # noqa: E731
             return replaced(job.sampler, make), clamped(model, config)
@@ -87,7 +88,7 @@ def run(arguments: list[str]) -> int:
     drawing = Drawing(job.model, sampler, grid, config.seed, config.batch_size, job.fabric)
     draw = conditional(drawing, images, told)
 
-    def filled(positions, seeds):
+    def filled(positions: Sequence[int], seeds: Sequence[int]) -> Samples:
         samples = draw(positions, seeds)
         return replace(samples, x=torch.where(here, images[list(positions)].to(samples.x), samples.x))
 

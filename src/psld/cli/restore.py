@@ -6,13 +6,16 @@ from pathlib import Path
 
 import torch
 from jsonargparse import ArgumentParser
+from torch import Tensor
 
 from psld.cli.arguments import add_picture_arguments, built, command_parser, completed
 from psld.cli.drawing import clamped, opened, read_pictures, settings_of
 from psld.inverse.operators import LinearOperator
 from psld.inverse.posterior import PosteriorGuidance
 from psld.jobs import Drawing, conditional, degraded, draw_given, rms, write_grid
+from psld.model import Model
 from psld.plots.pictures import save_images
+from psld.samplers import Sampler
 
 __all__ = ["run"]
 
@@ -61,7 +64,7 @@ def run(arguments: list[str]) -> int:
         images = read_pictures(config, job.shape)
         observed = degraded(operator, images, config.noise, config.seed)
 
-    def told(model, y):
+    def told(model: Model, y: Tensor) -> tuple[Sampler, Model]:
         measured = {"operator": operator, "observation": y, "noise": config.noise}
         return job.sampler, clamped(completed(config.method, "--method", model=model, **measured), config)
 

@@ -180,7 +180,7 @@ class DataReference(Reference):
         return result | ({"floor": self.floor_result} if self.floor_result else {})
 
     def figures(self, sampler: Sampler, images: Iterable[Tensor], count: int) -> dict[str, float | None]:
-        """Of images that are not finite the distance is infinite."""
+        """Every figure of some images; the distance of images that are not finite is infinite."""
         try:
             return self.figures_of(self.compared(self.statistics(images, range(count), count)))
         except DivergedError:

@@ -129,7 +129,7 @@ class ImageStatistics:
 
 
 def _content_sha256(arrays: Mapping[str, np.ndarray]) -> str:
-    """Of names, types, shapes and numbers; not of how the file packs them."""
+    """A hash of names, types, shapes and numbers, whatever way the file packs them."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())

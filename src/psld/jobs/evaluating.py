@@ -170,7 +170,7 @@ def evaluate_images(
 def statistics_of(
     data: ImageData, count: int, extractor: FeatureExtractor, keep: int, batch_size: int, fabric: Fabric, source: str
 ) -> ImageStatistics:
-    """Of the first `count` images of data; each process reads every so many-th."""
+    """Statistics of the first `count` images of data; each process reads every so many-th."""
     from tqdm import tqdm
 
     own = range(fabric.global_rank, count, fabric.world_size)

@@ -107,7 +107,7 @@ def _filled(
 
 
 def _filled_description(network: Any, interface: Interface, trust: bool) -> Any:
-    """Of {class_path, init_args}, the same with the arguments filled; anything else as it is."""
+    """A description {class_path, init_args} with its arguments filled in; anything else is returned as it is."""
     if not isinstance(network, Mapping) or "class_path" not in network:
         return network
     kind = resolve(network["class_path"], trust)

@@ -50,7 +50,7 @@ class Entry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the class."""
+        """Name of the class."""
         return type(self.sampler).__name__
 
     @property

@@ -43,7 +43,7 @@ class Solution(NamedTuple):
 
 
 def root_mean_square(z: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:
-    """Of each sample, float64 on the CPU."""
+    """The root mean square of each sample, float64 on the CPU."""
     return z.flatten(1).square().mean(1).sqrt().double().cpu()
 
 
@@ -139,7 +139,7 @@ class DormandPrince:
         return torch.minimum(100.0 * trial, second)
 
     def _size(self, z: Tensor) -> Float[Tensor, " B"]:
-        """Of each sample, or of all, in units of the tolerance."""
+        """The error of each sample, or of all together, in units of the tolerance."""
         size = self.size(z)
         return size if self.control == "sample" else size.square().mean().sqrt().expand_as(size)
 

@@ -257,12 +257,12 @@ Rows = tuple[Tensor, Tensor]
 
 
 def flow_parts(process: LinearProcess, s: Times, t: Times) -> tuple[Rows, Rows]:
-    """Of the probability flow over each step: position rows, momentum rows."""
+    """The two parts of the probability flow over each step: position rows, momentum rows."""
     return _split(process.drift_increment(s, t), process.diffusion_increment(s, t))
 
 
 def remainder_parts(process: Process, s: Times, t: Times) -> tuple[Rows, Rows]:
-    """Of what O leaves of the reverse SDE, in forward time: −(Q + 2D) S⁻¹ and 2D over each step; as `flow_parts`."""
+    """As `flow_parts`, for what O leaves of the reverse SDE, in forward time: −(Q + 2D) S⁻¹ and 2D over each step."""
     db = process.schedule.increment(s, t)[:, None, None]
     return _split(db * remainder_matrix(process), db * (2.0 * process.recipe.diffusion))
 

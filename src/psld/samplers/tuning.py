@@ -24,7 +24,7 @@ __all__ = ["Error", "Judge", "Tuned", "best_parameter", "optimise_grid"]
 
 
 class Error(NamedTuple):
-    """Of images against the exact solutions from the same noise.
+    """How far images are from the exact solutions that start from the same noise.
 
     frechet: Fréchet distance between the two sets; rms: root-mean-square difference, image by image, a pixel.
     """
@@ -73,11 +73,11 @@ class Judge:
         self.images = solver.sample(model, grid=grid, seeds=seeds, shape=shape).x
 
     def error(self, sampler: Sampler, grid: Grid) -> Error:
-        """Of a deterministic sampler on a grid."""
+        """The error of a deterministic sampler on a grid."""
         return self.compare(sampler.sample(self.model, grid=grid, seeds=self.seeds, shape=self.shape).x)
 
     def compare(self, images: Float[Tensor, "n *data"]) -> Error:
-        """Of images made from the same seeds."""
+        """The error of images made from the same seeds."""
         exact = self.images[: len(images)]
         rms = (images - exact).square().mean().sqrt()
         return Error(frechet_distance(images.flatten(1), exact.flatten(1)), float(rms))

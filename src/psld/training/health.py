@@ -32,7 +32,7 @@ class Interval:
         self._taken: list[bool] = []
 
     def add(self, step: int, loss: Float[Tensor, ""], gradient_norm: Float[Tensor, ""] | None) -> None:
-        """Of a step that loss scaling skipped there is no norm, and that is no fault."""
+        """Steps skipped by the loss scaler have no gradient norm; this is expected."""
         self._steps.append(step)
         self._values.append(torch.stack([loss, torch.zeros_like(loss) if gradient_norm is None else gradient_norm]))
         self._taken.append(gradient_norm is not None)

@@ -87,7 +87,7 @@ def _joined(parts: list[Tensor], shape: list[int]) -> Tensor:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
-    """Of memory that is mapped: what nobody looks at is not read."""
+    """The tensors of a file, mapped into memory: only those that are used are read."""
     try:
         return safetensors.torch.load_file(file)
     except (SafetensorError, OSError) as error:

@@ -63,7 +63,7 @@ class Inception2015(nn.Module):
         return x.mean((2, 3))
 
     def logits(self, features: Float[Tensor, "n 2048"]) -> Float[Tensor, "n 1008"]:
-        """Of the 1008 classes, without the bias: what the Inception Score is taken of."""
+        """Logits of the 1008 classes, without the bias: the Inception Score is computed from these."""
         return features @ self.fc.weight.mT
 
 

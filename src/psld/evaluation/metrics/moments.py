@@ -25,7 +25,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: Float[Tensor, "n d"]) -> Moments:
-        """Of one batch, n ≥ 1."""
+        """The moments of one batch, n ≥ 1."""
         features = features.double()
         mean = features.mean(0)
         centred = features - mean
@@ -33,7 +33,7 @@ class Moments:
 
     @classmethod
     def none(cls, dimension: int) -> Moments:
-        """Of no features of that dimension: adding it changes nothing."""
+        """The moments of no features of that dimension; adding them changes nothing."""
         zeros = torch.zeros(dimension, dimension, dtype=torch.float64)
         return cls(0, zeros[:, 0].clone(), zeros)
 
