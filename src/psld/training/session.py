@@ -92,7 +92,7 @@ class Session:
         torch.manual_seed(derived_seed(seed, "global", fabric.global_rank))
 
     def _draws(self) -> tuple[Float[Tensor, " B"], list[torch.Generator], Bool[Tensor, " B"]]:
-        """Times, generators and dropped labels of this rank's images in the coming step, by position among all ranks'."""
+        """Times, generators and dropped labels of this rank's images in the coming step."""
         settings, count = self._settings, self._settings.batch_size
         step_generator = torch.Generator().manual_seed(derived_seed(self._seed, "noise", self.step))
         if settings.times == "stratified":
