@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from psld.distributed import own_part
+from psld.files.reading import parse_json
 
 __all__ = ["CheckpointError", "plain", "read_tensors", "serialised_slice", "slice_name", "tensor_files"]
 
@@ -78,8 +79,11 @@ def read_tensors(files: Sequence[Path]) -> dict[str, Tensor]:
     for file, metadata in zip(files, described, strict=True):
         if "shapes" not in metadata or metadata != described[0]:
             raise CheckpointError(f"{file} and {files[0]} are not slices of one checkpoint: their metadata differ.")
-    shapes = json.loads(described[0]["shapes"])
-    return {name: _joined([held.pop(name) for held in slices], shape) for name, shape in shapes.items()}
+    try:
+        shapes = parse_json(described[0]["shapes"], f"the metadata of {files[0]}")
+        return {name: _joined([held.pop(name) for held in slices], shape) for name, shape in shapes.items()}
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{files[0]} and its other slices do not make up whole tensors ({error}).") from error
 
 
 def _joined(parts: list[Tensor], shape: list[int]) -> Tensor:
@@ -90,7 +94,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     """Of memory that is mapped: what nobody looks at is not read."""
     try:
         return safetensors.torch.load_file(file)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file} is missing, truncated or corrupt ({error}).") from error
 
 
