@@ -32,7 +32,7 @@ __all__ = [
     "read_yaml",
 ]
 
-CONFIGURATION_BYTES = 256 * 1024
+CONFIGURATION_BYTES = 128 * 1024
 """Of YAML: published configurations have 2 KiB; one that writes out a thousand numbers has 20."""
 
 JSON_BYTES = 16 * 1024**2

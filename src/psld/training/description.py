@@ -28,7 +28,7 @@ __all__ = ["described_run", "read_description", "require_same_run", "written"]
 IDENTITY = ("process", "network", "predicts", "matching", "jitter", "loss")
 """What a resumed run must have as it was, beside the data."""
 
-DESCRIBED = 64 * 1024
+DESCRIBED = 32 * 1024
 """Characters of the description of data or a loss, at most: a whole configuration has `CONFIGURATION_BYTES`."""
 
 
@@ -38,7 +38,7 @@ def described_run(
     """The description of a run.
 
     Data and losses without a spec (a plain `Dataset`, a function) are named by their class only, and so are data whose
-    spec would take more than 64 KiB (a list of thousands of files: the data are known by their hash anyway). A network
+    spec would take more than 32 KiB (a list of thousands of files: the data are known by their hash anyway). A network
     without one is refused: nobody could load what was trained.
 
     Raises:

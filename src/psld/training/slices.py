@@ -25,6 +25,9 @@ from psld.files.reading import parse_json
 
 __all__ = ["CheckpointError", "plain", "read_tensors", "serialised_slice", "slice_name", "tensor_files"]
 
+MOST = 10_000
+"""Slices of one checkpoint; a name can claim any number, and each is looked for."""
+
 LAYOUT = "slices along dimension 0, one file a process"
 
 
@@ -48,7 +51,7 @@ def tensor_files(folder: Path, name: str) -> list[Path]:
     path = Path(name)
     numbered = re.compile(rf"{re.escape(path.stem)}-\d{{5}}-of-(\d{{5}}){re.escape(path.suffix)}")
     counts = {int(found[1]) for file in folder.glob(f"{path.stem}-*") if (found := numbered.fullmatch(file.name))}
-    ranks = max(counts, default=0)
+    ranks = max((count for count in counts if count <= MOST), default=0)
     return [folder / slice_name(name, rank, ranks) for rank in range(ranks)]
 
 
