@@ -5,37 +5,51 @@
     model = psld.load("ddpm-cifar10-32")        # a folder of diffusers, its UNet2DModel taken for D(y; σ)
 
 A folder says itself what its network is: config.yaml names classes and their arguments, and only classes that psld
-lists are made of it (`psld.specs.build`). Weights are safetensors. So loading a folder from elsewhere runs no code of
-its author's, unless it is trusted.
+lists are made of it (`psld.specs.build`), no larger than its weights. Weights are safetensors. So loading a folder from
+elsewhere runs no code of its author's and fetches nothing, unless it is trusted (SECURITY.md).
 """
 
 from __future__ import annotations
 
 import inspect
-import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import yaml
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from psld.data import ImageData
-from psld.files import require_new_folder
+from psld.data import HuggingFace, ImageData
+from psld.files import read_json, read_yaml, require_new_folder
 from psld.model import ScoreModel
 from psld.networks import NoiseClassifier
 from psld.pretrained.folder import write_model_folder
 from psld.pretrained.published import published_checkpoint
-from psld.processes import PSLD, LinearProcess
-from psld.specs import build, resolve, spec_of
+from psld.processes import PSLD, LinearProcess, Matching
+from psld.specs import bounded, build, resolve, spec_of
 from psld.training.checkpoint import CONFIG, has_checkpoint, latest_checkpoint, weight_files
 from psld.training.reading import load_weights
 
-__all__ = ["LoadedClassifier", "load", "load_classifier", "load_data", "network_from", "save"]
+__all__ = [
+    "LoadedClassifier",
+    "UntrustedSourceError",
+    "load",
+    "load_classifier",
+    "load_data",
+    "network_from",
+    "save",
+]
 
 Weights = Literal["ema", "online"]
 """The moving average of the weights, or the weights themselves."""
+
+ROOM, CALLS = 64 * 1024**2, 20_000
+"""Bytes and calls that any network may be made with, beside what its weights account for."""
+
+PIXELS = 2**28
+"""Values of one image, at most."""
 
 
 def load(
@@ -61,6 +75,8 @@ def load(
     Raises:
         FileNotFoundError: there is no checkpoint or no config.yaml with it.
         UntrustedClassError: the folder names a class that is not psld's, and is not trusted.
+        OutsizedError: the folder describes a network that is far larger than its weights, and is not trusted.
+        UnreadableFileError: config.yaml is no configuration (`psld.files.parse_yaml`).
         ValueError: another process for a network that was trained on the states of its own; no image shape; or a
             configuration that describes no model.
         CheckpointError: the weights are broken.
@@ -74,7 +90,7 @@ def load(
             f"{folder} predicts {config['predicts']!r} from states of its own process, so it cannot be sampled under "
             f"{process!r}: another process needs a run with `predicts: denoiser` (configs/digits-denoiser.yaml)."
         )
-    own, network = _made(folder, config, trust)
+    own, network = _made(folder, config, weight_files(folder, weights), trust)
     if isinstance(network, NoiseClassifier):
         raise ValueError(
             f"{folder} holds a classifier of noisy images: it guides a score model (--classifier) and is not one."
@@ -119,18 +135,19 @@ def load_classifier(path: str | Path, device: str = "cpu", trust: bool = False) 
 
     Raises:
         FileNotFoundError: there is no checkpoint or no config.yaml with it.
-        UntrustedClassError: as for `load`.
+        UntrustedClassError, OutsizedError, UnreadableFileError: as for `load`.
         ValueError: it is of a score model, or says no image shape.
         CheckpointError: the weights are broken.
     """
     folder, config = _described(published_checkpoint(path))
-    process, network = _made(folder, config, trust)
+    weights: Weights = "ema" if weight_files(folder, "ema") else "online"
+    process, network = _made(folder, config, weight_files(folder, weights), trust)
     if not isinstance(network, NoiseClassifier):
         raise ValueError(
             f"{folder} holds a score model and no classifier ({type(network).__name__}): train one with "
             "psld train-classifier (configs/digits-classifier.yaml)."
         )
-    load_weights(folder, network, "ema" if weight_files(folder, "ema") else "online")
+    load_weights(folder, network, weights)
     network.to(device).eval().requires_grad_(False)
     return LoadedClassifier(network, process, tuple(config["image_shape"])).eval()
 
@@ -138,19 +155,60 @@ def load_classifier(path: str | Path, device: str = "cpu", trust: bool = False) 
 def load_data(path: str | Path, trust: bool = False) -> ImageData:
     """The training images of a run or checkpoint folder.
 
+    They are read from wherever the run says that they are on this machine, as images and as nothing else.
+
+    Args:
+        path: of the folder, or the name of a published model.
+        trust: as for `load`; and fetch data from the Hugging Face hub where the run says so.
+
     Raises:
         FileNotFoundError: there is no checkpoint or no config.yaml with it, or the files of the data are gone.
-        UntrustedClassError: as for `load`.
+        UntrustedClassError, UnreadableFileError: as for `load`.
+        UntrustedSourceError: the data are not on this machine, and the folder is not trusted.
         ValueError: the configuration names no data, or data that were in memory.
     """
     file = latest_checkpoint(published_checkpoint(path)) / CONFIG
-    known = _read(file).get("data")
+    if not file.is_file():
+        raise FileNotFoundError(f"{file.parent} has weights and no {CONFIG}, so its data are not known.")
+    known = read_yaml(file).get("data")
     if not isinstance(known, Mapping) or "class_path" not in known:
         raise ValueError(f"{file} names no data that could be opened again.")
+    if not trust:
+        _require_local(known, str(file))
     data = build(known, trust, str(file))
     if not isinstance(data, ImageData):
         raise ValueError(f"{file}: data is a {type(data).__name__}, and images are needed (psld.data).")
     return data
+
+
+class UntrustedSourceError(ValueError):
+    """A run names data that would have to be fetched from a network."""
+
+
+def _require_local(config: Any, where: str) -> None:
+    """Raises UntrustedSourceError for data that are not on this machine, wherever in the configuration they are."""
+    for path, arguments in _objects(config):
+        if path.rpartition(".")[2] == HuggingFace.__name__:
+            source = arguments.get("source")
+            if isinstance(source, str) and not Path(source).exists():
+                raise UntrustedSourceError(
+                    f"{where}: the data {source[:100]!r} are not on this machine, so they would be fetched from the "
+                    "Hugging Face hub. If that is wanted, say so (trust=True, --trust), or fetch them yourself and "
+                    "give the folder."
+                )
+
+
+def _objects(config: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every object that a configuration describes: its class path and its arguments."""
+    if isinstance(config, Mapping):
+        path, arguments = config.get("class_path"), config.get("init_args")
+        if isinstance(path, str) and isinstance(arguments, Mapping):
+            yield path, arguments
+        for value in config.values():
+            yield from _objects(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _objects(value)
 
 
 def save(model: ScoreModel, out: str | Path) -> Path:
@@ -178,7 +236,10 @@ def save(model: ScoreModel, out: str | Path) -> Path:
 
 def network_from(config: Mapping[str, Any], process: LinearProcess, trust: bool, where: str) -> nn.Module:
     """The network of a configuration; one that takes `process` and does not say it gets that of the run."""
-    arguments = dict(config.get("init_args") or {})
+    given = config.get("init_args") or {}
+    if not isinstance(config["class_path"], str) or not isinstance(given, Mapping):
+        return build(config, trust, where)  # which says what is wrong
+    arguments = dict(given)
     wanted = inspect.signature(resolve(config["class_path"], trust, where)).parameters
     if "process" in wanted and "process" not in arguments:
         arguments["process"] = process.spec.config()
@@ -188,8 +249,24 @@ def network_from(config: Mapping[str, Any], process: LinearProcess, trust: bool,
     return network
 
 
-def _made(folder: Path, config: Mapping[str, Any], trust: bool) -> tuple[LinearProcess, nn.Module]:
+def _made(
+    folder: Path, config: Mapping[str, Any], files: Sequence[Path], trust: bool
+) -> tuple[LinearProcess, nn.Module]:
+    """Process and network of a configuration; unless it is trusted, of the size of the weights beside it."""
     where = str(folder / CONFIG)
+    if trust:
+        return _built(config, trust, where)
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    refusal = (
+        f"{where} describes a network or a process far larger than the weights beside it ({size / 1e6:.1f} MB), so it "
+        "was not made. Copy the folder again, or say that you trust it (trust=True, --trust)."
+    )
+    # initial values are written more than once, and a tensor takes at least 64 bytes of the file's header
+    with bounded(ROOM + 6 * size, CALLS + 2 * size // 64, refusal):
+        return _built(config, trust, where)
+
+
+def _built(config: Mapping[str, Any], trust: bool, where: str) -> tuple[LinearProcess, nn.Module]:
     process = build(config["process"], trust, where)
     if not isinstance(process, LinearProcess):
         raise ValueError(f"{where}: process is a {type(process).__name__}, and a forward process is needed.")
@@ -201,24 +278,24 @@ def _described(path: Path) -> tuple[Path, dict[str, Any]]:
     folder = latest_checkpoint(path)
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"{folder} has weights and no {CONFIG}, so the network is not known.")
-    config = {"predicts": "eps", "matching": "hsm", "jitter": 0.0} | _read(folder / CONFIG)
+    config = {"predicts": "eps", "matching": "hsm", "jitter": 0.0} | read_yaml(folder / CONFIG)
     for name in ("process", "network"):
         if not isinstance(config.get(name), Mapping) or "class_path" not in config[name]:
             raise ValueError(f"{folder / CONFIG} does not describe a model: it must say process and network.")
     shape = config.get("image_shape")
     if not (isinstance(shape, list) and shape and all(isinstance(n, int) and n > 0 for n in shape)):
         raise ValueError(f"{folder / CONFIG} does not say image_shape: write the (C, H, W) of one image there.")
+    if config["matching"] not in get_args(Matching) or not _is_number(config["jitter"]):
+        raise ValueError(
+            f"{folder / CONFIG}: matching must be one of {', '.join(get_args(Matching))} and jitter a number ≥ 0."
+        )
+    if math.prod(shape) > PIXELS:
+        raise ValueError(f"{folder / CONFIG} says image_shape {str(shape)[:100]}: no image has over {PIXELS} values.")
     return folder, config
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} is not a configuration: it must say process and network.")
-    return content
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _is_of_diffusers(folder: Path) -> bool:
@@ -229,10 +306,13 @@ def _of_diffusers(folder: Path, device: str, process: LinearProcess) -> ScoreMod
     from psld.pretrained.diffusers import load_denoiser
 
     network = load_denoiser(folder).to(device).eval().requires_grad_(False)
-    config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
-    size = config["sample_size"]
-    height, width = (size, size) if isinstance(size, int) else size
-    return _of_images(ScoreModel(network, process, "denoiser", data_shape=(config["in_channels"], height, width)))
+    file = folder / "unet" / "config.json"
+    config = read_json(file)
+    size, channels = config.get("sample_size"), config.get("in_channels")
+    shape = [channels, *([size, size] if isinstance(size, int) else size if isinstance(size, list) else [])]
+    if len(shape) != 3 or not all(type(n) is int and n > 0 for n in shape) or math.prod(shape) > PIXELS:
+        raise ValueError(f"{file} does not say the shape of an image: in_channels and sample_size must be counts.")
+    return _of_images(ScoreModel(network, process, "denoiser", data_shape=tuple(shape)))
 
 
 def _of_images(model: ScoreModel) -> ScoreModel:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +16,30 @@ from psld.data.pixels import PixelArray, PixelData
 from psld.files import atomic_file
 
 __all__ = ["ArrayFile", "save_arrays"]
+
+
+BROKEN = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What NumPy and zipfile raise about a file that they cannot read, beside ValueError."""
+
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+LARGE, RATIO = 1024**3, 100
 
 
 class ArrayFile(PixelArray):
@@ -116,11 +142,37 @@ def _arrays(file: Path, key: str | None, label_key: str | None) -> tuple[np.ndar
                 raise _NoArrayError(f"{file} holds {', '.join(names) or 'nothing'}: key must name the array of images.")
             if label_key is not None and label_key not in names:
                 raise _NoArrayError(f"{file} holds {', '.join(names)}: label_key={label_key!r} is not among them.")
+            for name in (key, label_key):
+                if name is not None:
+                    _require_honest(arrays, name)
             return arrays[key], None if label_key is None else arrays[label_key]
     except _NoArrayError:
         raise
-    except (EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{file} cannot be read as .npz: {error}.") from error
+    except (*BROKEN, ValueError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ValueError(f"{file} cannot be read as .npz: {said}. Write or copy it again.") from error
+
+
+def _require_honest(arrays: Any, name: str) -> None:
+    """That an array has the size which its header says, before there is memory for it, and is no bomb.
+
+    Raises:
+        ValueError: it has not, or consists of Python objects; or it takes more than 1 GiB and a hundredth of that in
+            the file, as no photographs do.
+    """
+    member = arrays.zip.getinfo(name if name in arrays.zip.namelist() else f"{name}.npy")
+    with arrays.zip.open(member) as content:
+        version = np.lib.format.read_magic(content)
+        if version not in HEADERS:
+            raise ValueError(f"array {name!r} has a header of version {version}")
+        shape, _, kind = HEADERS[version](content)
+        expected, found = math.prod(shape) * kind.itemsize, member.file_size - content.tell()
+    if kind.hasobject:
+        raise ValueError(f"array {name!r} holds Python objects, which can run code (allow_pickle=False)")
+    if expected != found:
+        raise ValueError(f"array {name!r} should have {expected} bytes by its header and has {found}")
+    if expected > LARGE and expected > RATIO * max(member.compress_size, 1):
+        raise ValueError(f"array {name!r} unpacks to {expected / 1e9:.1f} GB from {member.compress_size / 1e6:.1f} MB")
 
 
 class _NoArrayError(ValueError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,12 +111,10 @@ def verify(source: Path | bytes, name: str, channels: int, framing: Framing) -> 
     Raises:
         ValueError: what `decode` would refuse, as far as the header tells.
     """
-    from PIL import Image
-
     try:
-        with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
+        with _opened(source) as image:
             _require_fit(image, name, channels, framing)
-    except (OSError, SyntaxError) as error:
+    except _broken() as error:
         raise ValueError(_unreadable(name, error)) from error
 
 
@@ -130,17 +130,43 @@ def decode(source: Path | bytes, name: str, channels: int, framing: Framing) -> 
     Raises:
         ValueError: unreadable, of another size, not 8 bits a channel, or transparent where channels is not 4.
     """
-    from PIL import Image
-
     try:
-        with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
+        with _opened(source) as image:
             _require_fit(image, name, channels, framing)
             mode = MODES[channels]
-            pixels = bytearray(framing.applied(image if image.mode == mode else image.convert(mode)).tobytes())
-    except (OSError, SyntaxError) as error:
+            pixels = _pixels(image, mode, framing)
+    except _broken() as error:
         raise ValueError(_unreadable(name, error)) from error
     grid = torch.frombuffer(pixels, dtype=torch.uint8).view(framing.size, framing.size, channels)
     return grid.permute(2, 0, 1)
+
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Of Pillow. It goes by content and not by suffix, and reads others, EPS say, by running another program."""
+
+
+def _opened(source: Path | bytes) -> Image.Image:
+    from PIL import Image
+
+    try:
+        return Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS)
+    except ValueError as error:  # of a text in it that unpacks to too much, say
+        raise OSError(str(error)) from error
+
+
+def _pixels(image: Image.Image, mode: str, framing: Framing) -> bytearray:
+    try:
+        return bytearray(framing.applied(image if image.mode == mode else image.convert(mode)).tobytes())
+    except ValueError as error:
+        raise OSError(str(error)) from error
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """What Pillow raises about files that it cannot read, or that unpack to more pixels than any photograph has."""
+    from PIL import Image
+
+    others = (AttributeError, EOFError, LookupError, MemoryError, OSError, OverflowError, SyntaxError, TypeError)
+    return (Image.DecompressionBombError, *others, struct.error, zlib.error)
 
 
 def _require_fit(image: Image.Image, name: str, channels: int, framing: Framing) -> None:

@@ -7,6 +7,7 @@ integers, then the values in C order (LeCun, Cortes & Burges).
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import struct
 import zlib
@@ -22,6 +23,9 @@ from psld.data.pixels import PixelArray, chosen_split
 __all__ = ["MNIST", "read_idx"]
 
 HELDOUT = 10_000
+LARGEST = 1024**3
+"""Bytes of values, at most: EMNIST, the largest set of this kind, has 0.6e9."""
+
 SPLITS = ("train", "heldout", "train+heldout", "test")
 
 
@@ -81,10 +85,11 @@ def read_idx(file: Path, dimensions: int) -> UInt8[Tensor, "..."]:
         ValueError: it is truncated or damaged, has another magic number, or is longer than its header says.
     """
     try:
-        content = file.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except (EOFError, OSError, zlib.error) as error:
+        with open(file, "rb") as opened:
+            packed = opened.read(2) == b"\x1f\x8b"
+            opened.seek(0)
+            content = _content(gzip.GzipFile(fileobj=opened) if packed else opened, dimensions)
+    except (EOFError, OSError, ValueError, zlib.error) as error:
         raise ValueError(f"{file} is truncated or damaged: {error}. Copy it again.") from error
     magic, header = bytes((0, 0, 8, dimensions)), 4 + 4 * dimensions
     if content[:4] != magic:
@@ -99,11 +104,26 @@ def read_idx(file: Path, dimensions: int) -> UInt8[Tensor, "..."]:
     if found != expected:
         what = "truncated" if found < expected else "too long"
         raise ValueError(
-            f"{file} is {what}: its header says {'×'.join(map(str, shape))} = {expected} bytes, it holds {found}."
+            f"{file} is {what}: its header says {'×'.join(map(str, shape))} = {expected} bytes, it holds "
+            f"{found if found < expected else 'more'}."
         )
     if not expected:
         raise ValueError(f"{file} holds nothing: its header says {'×'.join(map(str, shape))}.")
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header).view(shape)
+
+
+def _content(stream: io.BufferedIOBase, dimensions: int) -> bytes:
+    """Header and values, and one byte more if there is one: a small file can unpack to any number of bytes.
+
+    To the end, where gzip compares its checksum.
+    """
+    header = stream.read(4 + 4 * dimensions)
+    if len(header) < 4 + 4 * dimensions or header[:4] != bytes((0, 0, 8, dimensions)):
+        return header
+    expected = math.prod(struct.unpack(f">{dimensions}I", header[4:]))
+    if expected > LARGEST:
+        raise ValueError(f"its header says {expected} bytes, and no such file has more than {LARGEST}")
+    return header + stream.read(expected + 1)
 
 
 def _found(root: Path, stem: str) -> Path:

@@ -3,16 +3,32 @@
 from psld.files.atomic import atomic_file, claim_folder, require_new_folder, sync_folder, write_json
 from psld.files.hashes import SUMS, ChangedFileError, file_sha256, read_sums, require_unchanged, sums_text
 from psld.files.locks import FolderInUseError, locked
+from psld.files.reading import (
+    UnreadableFileError,
+    parse_json,
+    parse_yaml,
+    read_json,
+    read_table,
+    read_text,
+    read_yaml,
+)
 
 __all__ = [
     "SUMS",
     "ChangedFileError",
     "FolderInUseError",
+    "UnreadableFileError",
     "atomic_file",
     "claim_folder",
     "file_sha256",
     "locked",
+    "parse_json",
+    "parse_yaml",
+    "read_json",
     "read_sums",
+    "read_table",
+    "read_text",
+    "read_yaml",
     "require_new_folder",
     "require_unchanged",
     "sums_text",

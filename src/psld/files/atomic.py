@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from psld.files.reading import read_json
+
 __all__ = ["atomic_file", "claim_folder", "require_new_folder", "sync_folder", "write_json"]
 
 CANNOT_SYNC = {errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
@@ -89,10 +91,11 @@ def claim_folder(out: Path, name: str, settings: Mapping[str, Any], held: str) -
 
     Raises:
         FileExistsError: there is something else, or results of other settings; the message says which differ.
+        UnreadableFileError: the file is there and holds no settings.
     """
     path = out / name
     if path.is_file():
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = read_json(path)
         differ = [key for key in settings if known.get(key) != settings[key]]
         if differ:
             raise FileExistsError(

@@ -12,9 +12,14 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from psld.files.reading import UnreadableFileError, read_text
+
 __all__ = ["SUMS", "ChangedFileError", "file_sha256", "joined_sums", "read_sums", "require_unchanged", "sums_text"]
 
 SUMS = "SHA256SUMS"
+SUMS_BYTES = 16 * 1024**2
+"""Of SHA256SUMS: the slices of ten thousand processes."""
+
 LINE = re.compile(r"([0-9a-f]{64})  ([^/\x00-\x1f\\]+)")
 
 
@@ -52,9 +57,9 @@ def read_sums(folder: Path) -> dict[str, str]:
     if not file.is_file():
         return {}
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ChangedFileError(f"{file} cannot be read ({error}).") from error
+        text = read_text(file, SUMS_BYTES)
+    except (OSError, UnreadableFileError) as error:
+        raise ChangedFileError(f"{file} cannot be read ({error})") from error
     lines = [LINE.fullmatch(line) for line in text.split("\n")[:-1]]
     found = {match[2]: match[1] for match in lines if match}
     if not text.endswith("\n") or len(found) != len(lines):

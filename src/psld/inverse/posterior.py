@@ -155,7 +155,7 @@ class PiGDM(PosteriorGuidance):
         self, residual: Float[Tensor, "B *measured"], sigma: Float[Tensor, "*B"], covariance: Covariance
     ) -> Float[Tensor, "B *measured"]:
         variance = sigma.square() * self.data_std**2 / (sigma.square() + self.data_std**2)
-        return self.operator.solve(residual, variance, variance.new_tensor(self.noise**2))
+        return self.operator.solve(residual, variance, torch.full_like(variance, self.noise**2))
 
 
 class MMPS(PosteriorGuidance):

@@ -11,20 +11,21 @@ the variance-exploding SDE are functions of (y, σ) already. `diffusers` itself 
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from psld.files import read_json
 from psld.kernels import per_sample
 from psld.model import ScoreModel
 from psld.networks.preconditioning import Preconditioned
 from psld.processes import LinearProcess
-from psld.specs import Specified
+from psld.specs import Specified, bounded
 
 __all__ = [
     "DiscreteDenoiser",
@@ -196,7 +197,8 @@ def load_denoiser(folder: str | Path, steps: Literal["interpolated", "nearest"] 
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: weights in another format than safetensors, another kind of network or scheduler.
+        ValueError: weights in another format than safetensors, another kind of network or scheduler, a configuration
+            that is broken or describes something far larger than the weights.
         ModuleNotFoundError: diffusers is not installed.
     """
     folder = Path(folder)
@@ -204,17 +206,38 @@ def load_denoiser(folder: str | Path, steps: Literal["interpolated", "nearest"] 
     for file in (unet / "config.json", scheduler):
         if not file.is_file():
             raise FileNotFoundError(f"no {file}: a diffusers pipeline has unet/ and scheduler/ (save_pretrained).")
-    kind = json.loads((unet / "config.json").read_text()).get("_class_name")
+    described, about = read_json(unet / "config.json"), read_json(scheduler)
+    kind = described.get("_class_name")
     if kind != "UNet2DModel":
         raise ValueError(f"{unet} holds a {kind}: only a UNet2DModel is a denoiser of images by itself.")
+    if "quantization_config" in described:
+        raise ValueError(f"{unet} is quantised, which needs code of other packages: convert it with save_pretrained.")
     if not any(unet.glob("*.safetensors")):
         raise ValueError(
             f"{unet} has no weights in safetensors. Other formats can run code when they are read and are refused: "
             "convert them with save_pretrained where you trust them."
         )
-    network = _class_of_diffusers("UNet2DModel").from_pretrained(unet, use_safetensors=True, local_files_only=True)
-    network.eval().requires_grad_(False)
-    return denoiser_of(network, json.loads(scheduler.read_text()), steps).eval()
+    kind = _class_of_diffusers("UNet2DModel")
+    size = sum(file.stat().st_size for file in unet.glob("*.safetensors"))
+    refusal = (
+        f"{unet / 'config.json'} or {scheduler} describes something far larger than the weights ({size / 1e6:.1f} MB), "
+        "so it was not made. Copy the folder again."
+    )
+    with bounded(ROOM + 8 * size, CALLS + 2 * size // 64, refusal):
+        try:
+            network = kind.from_pretrained(unet, use_safetensors=True, local_files_only=True)
+            network.eval().requires_grad_(False)
+            return denoiser_of(network, about, steps).eval()
+        except UNREADABLE as error:
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"{folder} cannot be read by diffusers: {said[:300]}") from error
+
+
+ROOM, CALLS = 64 * 1024**2, 100_000
+"""Bytes and calls that any network may be made with, beside what its weights account for."""
+
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, SafetensorError, TypeError)
+"""What diffusers raises about configurations and weights that it does not look at itself."""
 
 
 def _class_of_diffusers(name: str) -> Any:

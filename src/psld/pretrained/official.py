@@ -14,12 +14,14 @@ import torch
 import yaml
 from torch import Tensor
 
+from psld.files.archives import require_stored
 from psld.networks import NCSNpp, NoiseClassifier
 from psld.pretrained.folder import write_model_folder
 from psld.pretrained.official_config import network_from_official
 from psld.pretrained.official_keys import from_official, official_names
 from psld.pretrained.presets import PRESETS, preset
 from psld.training.checkpoint import CheckpointError
+from psld.training.reading import BROKEN
 
 __all__ = ["Weights", "import_official", "load_official", "read_official"]
 
@@ -109,6 +111,7 @@ def read_official(path: str | Path) -> dict[str, dict[str, Tensor]]:
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
     try:
+        require_stored(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -116,7 +119,7 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
             "run code on this machine. If you trust whoever made it, open it where nothing can be lost, and save only "
             f"{{'state_dict': …}} to a new file. PyTorch says: {str(error).splitlines()[0]}"
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+    except BROKEN as error:
         raise CheckpointError(f"{path} is truncated, or no checkpoint of PyTorch ({error}).") from error
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from psld.files import read_yaml
 from psld.networks import NCSNpp, NoiseClassifier
 from psld.specs import build
 
@@ -44,7 +45,7 @@ class Preset:
 
     def config(self) -> dict[str, Any]:
         """The whole experiment, as read from YAML."""
-        config = yaml.safe_load(published_config(self.file).read_text(encoding="utf-8"))
+        config = read_yaml(published_config(self.file))
         for key, value in self.changes.items():
             *path, last = key.split(".")
             section = config

@@ -6,6 +6,7 @@ I", II.4, so that counts of evaluations can be held against scipy's RK45.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -98,7 +99,7 @@ class DormandPrince:
             nfe[rows] += 6
             _check_finite(error)
             accepted = error < 1.0
-            factor = (SAFETY * error.clamp(min=1e-10) ** -0.2).clamp(SHRINK, GROW)
+            factor = (SAFETY * _power(error.clamp(min=1e-10), -0.2)).clamp(SHRINK, GROW)
             factor = torch.where(~accepted | rejected, factor.clamp(max=1.0), factor)
             arrived = torch.where(way * (end - (t + way * h)) <= 1e-14, end, t + way * h)
             t, h, rejected = torch.where(accepted, arrived, t), h * factor, ~accepted
@@ -135,7 +136,7 @@ class DormandPrince:
         change = rate(z + _scale(step, slope), t + step, rows) - slope
         curvature = self._size(change / tolerance) / trial
         steepest = torch.maximum(speed, curvature)
-        second = torch.where(steepest <= 1e-15, (1e-3 * trial).clamp(min=1e-6), (0.01 / steepest) ** 0.2)
+        second = torch.where(steepest <= 1e-15, (1e-3 * trial).clamp(min=1e-6), _power(0.01 / steepest, 0.2))
         return torch.minimum(100.0 * trial, second)
 
     def _size(self, z: Tensor) -> Float[Tensor, " B"]:
@@ -159,6 +160,11 @@ def _combine(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
 
 def _scale(h: Float[Tensor, " B"], z: Tensor) -> Tensor:
     return per_sample(h, z) * z
+
+
+def _power(base: Float[Tensor, " B"], exponent: float) -> Float[Tensor, " B"]:
+    """One after the other: the last bit of torch's power depends on whether a number is in a full vector register."""
+    return torch.tensor([math.pow(number, exponent) for number in base.tolist()], dtype=base.dtype)
 
 
 def _select(choice: Tensor, yes: Tensor, no: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ NFE counts every network call: a grid of N times takes N − 1 steps, and a fina
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
@@ -16,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.files import write_json
+from psld.files import parse_json, read_json, write_json
 from psld.processes import VPSDE, LinearProcess
 from psld.specs import SpecifiedValue, build
 
@@ -73,10 +72,10 @@ class Grid(SpecifiedValue):
         Raises:
             ValueError: the file holds something else.
         """
+        known = read_json(path)
         try:
-            known = json.loads(Path(path).read_text())
             times, final = torch.tensor(known["times"], dtype=torch.float64), known.get("final", "denoise")
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f'{path} is not a grid: it must hold {{"times": [1.0, …], "final": "denoise"}} ({error!r}).'
             ) from error
@@ -218,7 +217,8 @@ class _Optimised(NamedTuple):
 
 @cache
 def _optimised() -> tuple[_Optimised, ...]:
-    rows = json.loads(files("psld.samplers").joinpath("optimised_grids.json").read_text(encoding="utf-8"))
+    text = files("psld.samplers").joinpath("optimised_grids.json").read_text(encoding="utf-8")
+    rows = parse_json(text, "optimised_grids.json", list)
     return tuple(_Optimised(build(row["process"]), row["nfe"], tuple(row["noise_scales"])) for row in rows)
 
 

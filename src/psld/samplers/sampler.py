@@ -180,7 +180,7 @@ class Sampler(SpecifiedValue, ABC):
         progress: bool = False,
         watch: Watcher | None = None,
     ) -> Samples:
-        """Images from noise. A sample depends on its own seed only.
+        """Images from noise. A sample depends on its own seed only, up to the rounding of the network.
 
         Args:
             model: score of the process, of any kind.

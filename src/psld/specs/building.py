@@ -25,6 +25,10 @@ DEPTH = 32
 """Objects within objects, at most."""
 
 
+CANNOT_BE_MADE = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError)
+"""What constructors raise about arguments of the wrong type or size that they do not look at themselves."""
+
+
 class UntrustedClassError(ValueError):
     """A configuration names something that is not one of psld's classes."""
 
@@ -58,14 +62,16 @@ def _built(config: Any, trust: bool, where: str, depth: int) -> Any:
     unknown = sorted(set(config) - {"class_path", "init_args"})
     path, given = config["class_path"], config.get("init_args") or {}
     if unknown or not isinstance(path, str) or not isinstance(given, Mapping):
-        raise ValueError(f"{where}: an object is written {{class_path: name, init_args: {{…}}}}: got {dict(config)}.")
+        raise ValueError(
+            f"{where}: an object is written {{class_path: name, init_args: {{…}}}}: got {_short(dict(config))}."
+        )
     make = resolve(path, trust, where)  # before any of its arguments are made
     _require_arguments(make, path, given, where)
     arguments = {name: _built(value, trust, where, depth - 1) for name, value in given.items()}
     try:
         made = make(**arguments)
-    except TypeError as error:
-        raise ValueError(f"{where}: {path} cannot be made with these arguments: {error}.") from error
+    except CANNOT_BE_MADE as error:
+        raise ValueError(f"{where}: {path} cannot be made with these arguments: {_said(error)}.") from error
     if not isinstance(made, Specified) and hasattr(made, "__dict__"):
         attach_spec(made, Spec(path, {name: describe(value) for name, value in arguments.items()}))
     return made
@@ -82,15 +88,15 @@ def resolve(path: str, trust: bool = False, where: str = "the configuration") ->
     if listed is not None:
         return listed
     if not trust:
-        near = difflib.get_close_matches(path, listed_names(), n=3, cutoff=0.6)
+        near = difflib.get_close_matches(path[:200], listed_names(), n=3, cutoff=0.6)
         advice = f" Did you mean {' or '.join(near)}?" if near else ""
         raise UntrustedClassError(
-            f"{where} names {path!r}, which is not one of psld's classes, so nothing was imported.{advice} If it "
+            f"{where} names {_short(path)}, which is not one of psld's classes, so nothing was imported.{advice} If it "
             "is your own code, say so (trust=True, --trust): whatever the file names is then imported and run."
         )
     found = locate(path)
     if not callable(found):
-        raise ValueError(f"{where} names {path!r}, and there is no such class here.")
+        raise ValueError(f"{where} names {_short(path)}, and there is no such class here.")
     return found
 
 
@@ -125,6 +131,19 @@ def _may_be_named(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, Specified) and not inspect.isabstract(kind)
 
 
+def _short(value: object) -> str:
+    """As Python writes it, or the beginning of that: a file can name things of any length."""
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:120]}…"
+
+
+def _said(error: Exception) -> str:
+    """The first line of a message; of an error without one its kind."""
+    lines = str(error).strip().splitlines()
+    text = lines[0].rstrip(".") if lines else type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]}…"
+
+
 def _require_arguments(make: Callable[..., Any], path: str, given: Mapping[str, Any], where: str) -> None:
     """Raises ValueError for an argument that is not known, naming those that are, and for one that is missing."""
     parameters = inspect.signature(make).parameters
@@ -133,7 +152,7 @@ def _require_arguments(make: Callable[..., Any], path: str, given: Mapping[str, 
     for name in given:
         if name not in parameters:
             known = ", ".join(parameters) or "none"
-            raise ValueError(f"{where}: {path} has no argument {name!r}. Its arguments: {known}.")
+            raise ValueError(f"{where}: {path} has no argument {_short(name)}. Its arguments: {known}.")
     missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in given]
     if missing:
         raise ValueError(f"{where}: {path} needs {', '.join(missing)}.")

@@ -8,6 +8,7 @@ YAML file leave the same description.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -16,8 +17,10 @@ import yaml
 
 from psld.data.base import ImageData
 from psld.data.loading import TrainingData
+from psld.files import parse_yaml
 from psld.model import ScoreModel
 from psld.specs import SpecError, spec_of
+from psld.training.checkpoint import CONFIG
 from psld.training.settings import TrainingSettings
 
 __all__ = ["described_run", "read_description", "require_same_run", "written"]
@@ -25,14 +28,18 @@ __all__ = ["described_run", "read_description", "require_same_run", "written"]
 IDENTITY = ("process", "network", "predicts", "matching", "jitter", "loss")
 """What a resumed run must have as it was, beside the data."""
 
+DESCRIBED = 32 * 1024
+"""Characters of the description of data or a loss, at most: a whole configuration has `CONFIGURATION_BYTES`."""
+
 
 def described_run(
     model: ScoreModel, data: TrainingData, loss: object, settings: TrainingSettings, seed: int
 ) -> dict[str, Any]:
     """The description of a run.
 
-    Data and losses without a spec (a plain `Dataset`, a function) are named by their class only. A network without one
-    is refused: nobody could load what was trained.
+    Data and losses without a spec (a plain `Dataset`, a function) are named by their class only, and so are data whose
+    spec would take more than 32 KiB (a list of thousands of files: the data are known by their hash anyway). A network
+    without one is refused: nobody could load what was trained.
 
     Raises:
         SpecError: the network or the process cannot be described; the message says what to do.
@@ -59,13 +66,13 @@ def written(description: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(description), sort_keys=False, allow_unicode=True)
 
 
-def read_description(text: str) -> dict[str, Any]:
-    """A description from YAML; empty where there is none, as in checkpoints that were put together by hand."""
-    try:
-        known = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return {}
-    return known if isinstance(known, dict) else {}
+def read_description(text: str, where: str = CONFIG) -> dict[str, Any]:
+    """A description from YAML; empty where there is none, as in checkpoints that were put together by hand.
+
+    Raises:
+        UnreadableFileError: it is no description; the message calls it `where`.
+    """
+    return parse_yaml(text, where) if text.strip() else {}
 
 
 def require_same_run(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -89,10 +96,13 @@ def require_same_run(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 def _config_or_name(made: object) -> Any:
     try:
-        return spec_of(made).config()
+        config = spec_of(made).config()
+        if len(json.dumps(config)) <= DESCRIBED:
+            return config
     except SpecError:
-        kind = made if hasattr(made, "__qualname__") else type(made)  # a function, or the class of an object
-        return {"unrecorded": f"{kind.__module__}.{getattr(kind, '__qualname__', '')}"}
+        pass
+    kind = made if hasattr(made, "__qualname__") else type(made)  # a function, or the class of an object
+    return {"unrecorded": f"{kind.__module__}.{getattr(kind, '__qualname__', '')}"}
 
 
 def _changes(name: str, before: Any, now: Any) -> Iterator[str]:

@@ -7,7 +7,7 @@ import io
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from psld.files import atomic_file
+from psld.files import atomic_file, read_table
 
 __all__ = ["MetricsFile", "MetricsRow", "RunLog"]
 
@@ -64,13 +64,9 @@ class MetricsFile:
 def _whole_rows(path: Path) -> list[list[str]]:
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]  # a kill can tear the last row
-    reader = csv.DictReader(io.StringIO(whole))
-    width = len(reader.fieldnames or ())
-    rows = [row for row in reader if len([cell for cell in row.values() if cell is not None]) == width]
+    rows = read_table(path, torn=True)
     # by name: a run that an older version began may lack a column
-    return [[row.get(name, "") for name in COLUMNS] for row in rows if (row.get("step") or "").isdecimal()]
+    return [[row.get(name, "") for name in COLUMNS] for row in rows if row.get("step", "").isdecimal()]
 
 
 class RunLog:

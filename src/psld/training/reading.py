@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from psld.files.archives import require_stored
 from psld.files.hashes import SUMS, ChangedFileError, read_sums, require_unchanged
+from psld.files.reading import CONFIGURATION_BYTES, read_text
 from psld.training.checkpoint import (
     AVERAGED,
     CONFIG,
@@ -27,6 +30,21 @@ from psld.training.checkpoint import (
 from psld.training.slices import CheckpointError, read_tensors, slice_name, tensor_files
 
 __all__ = ["load_weights", "read_checkpoint", "read_slices"]
+
+BROKEN = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    RecursionError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
+"""What PyTorch raises about a file that it cannot read, beside `pickle.UnpicklingError`."""
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -133,7 +151,10 @@ def _with_state(
     state, config = _read_state(folder / STATE), folder / CONFIG
     if moments is not None:
         state["optimizer"]["state"] = _nested(moments)
-    text = config.read_text(encoding="utf-8") if config.is_file() else ""
+    try:
+        text = read_text(config, CONFIGURATION_BYTES) if config.exists() else ""
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
     return Checkpoint(state.pop("step"), weights, averages, state, text, sliced)
 
 
@@ -148,12 +169,13 @@ def _files(folder: Path, name: str) -> list[Path]:
 
 def _read_state(file: Path) -> dict[str, Any]:
     try:
+        require_stored(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{file} is corrupt, or holds objects that would run code, and was not loaded."
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+    except BROKEN as error:
         raise CheckpointError(f"{file} is missing, truncated or corrupt ({error}).") from error
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise CheckpointError(f"{file} is not the state of a training run.")

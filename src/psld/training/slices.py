@@ -21,8 +21,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from psld.distributed import own_part
+from psld.files.reading import parse_json
 
 __all__ = ["CheckpointError", "plain", "read_tensors", "serialised_slice", "slice_name", "tensor_files"]
+
+MOST = 10_000
+"""Slices of one checkpoint; a name can claim any number, and each is looked for."""
 
 LAYOUT = "slices along dimension 0, one file a process"
 
@@ -47,7 +51,7 @@ def tensor_files(folder: Path, name: str) -> list[Path]:
     path = Path(name)
     numbered = re.compile(rf"{re.escape(path.stem)}-\d{{5}}-of-(\d{{5}}){re.escape(path.suffix)}")
     counts = {int(found[1]) for file in folder.glob(f"{path.stem}-*") if (found := numbered.fullmatch(file.name))}
-    ranks = max(counts, default=0)
+    ranks = max((count for count in counts if count <= MOST), default=0)
     return [folder / slice_name(name, rank, ranks) for rank in range(ranks)]
 
 
@@ -78,8 +82,11 @@ def read_tensors(files: Sequence[Path]) -> dict[str, Tensor]:
     for file, metadata in zip(files, described, strict=True):
         if "shapes" not in metadata or metadata != described[0]:
             raise CheckpointError(f"{file} and {files[0]} are not slices of one checkpoint: their metadata differ.")
-    shapes = json.loads(described[0]["shapes"])
-    return {name: _joined([held.pop(name) for held in slices], shape) for name, shape in shapes.items()}
+    try:
+        shapes = parse_json(described[0]["shapes"], f"the metadata of {files[0]}")
+        return {name: _joined([held.pop(name) for held in slices], shape) for name, shape in shapes.items()}
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{files[0]} and its other slices do not make up whole tensors ({error}).") from error
 
 
 def _joined(parts: list[Tensor], shape: list[int]) -> Tensor:
@@ -90,7 +97,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     """The tensors of a file, mapped into memory: only those that are used are read."""
     try:
         return safetensors.torch.load_file(file)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file} is missing, truncated or corrupt ({error}).") from error
 
 
