@@ -29,7 +29,10 @@ DATA = exact.GaussianMixture(MEANS, torch.tensor([0.2, 0.5, 0.3], dtype=F64))
 PARTS = [exact.GaussianMixture(mean[None], 0.3) for mean in MEANS]
 IMAGES = DATA.sample(1, torch.Generator().manual_seed(1))
 KNOWN = torch.arange(36).reshape(SHAPE) % 3 == 0
-SAMPLERS = [RK45(1e-3, 1e-4) if isinstance(entry.sampler, RK45) else entry.sampler for entry in CATALOGUE]
+SAMPLERS = [
+    pytest.param(RK45(1e-3, 1e-4), marks=pytest.mark.slow) if isinstance(entry.sampler, RK45) else entry.sampler
+    for entry in CATALOGUE
+]
 
 
 def require_independence(model, sampler=None, tolerance=0.0):

@@ -24,7 +24,8 @@ DESCRIPTION = """Bits per dimension of images under a trained run, by the probab
 standard error over the images, printed, and written with the value of every image to a JSON file.
 
 What is given is an upper bound (a lower bound on log p), over --draws draws of dequantisation, auxiliary variables and
-perturbation. An image depends on its own seed (--seed, --seed + 1, …) and not on the batch size."""
+perturbation. An image depends on its own seed (--seed, --seed + 1, …) and, up to the rounding of the network,
+not on the batch size."""
 
 EPILOG = """example: psld likelihood runs/digits --data Digits --data.split heldout --num 100;
 a learned dequantiser, trained on other images: psld likelihood runs/digits --data Digits --data.split heldout

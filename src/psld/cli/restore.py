@@ -23,8 +23,9 @@ DESCRIPTION = """Restore images of low resolution, blurred ones, or grey ones, s
 OUT/images/000000-0.png … (image, draw), and OUT/grid.png, a row an image: truth, measurement, draws.
 
 IMAGES are clean and are degraded first (measurements in OUT/measured), or with --degraded are measurements themselves:
-smaller for SuperResolution, grey for Grayscale. A draw depends on its own seed (--seed + image · draws + draw) and
-neither on the batch size nor on the number of devices. The same command again draws what is missing."""
+smaller for SuperResolution, grey for Grayscale. A draw depends on its own seed (--seed + image · draws + draw) and,
+up to the rounding of the network, neither on the batch size nor on the number of devices. The same command again draws
+what is missing."""
 
 EPILOG = """example: psld restore psld-digits Digits --images.split heldout --num 8 --operator SuperResolution
 --operator.factor 2 --out runs/sharper; measurements of your own: psld restore runs/faces small/ --operator

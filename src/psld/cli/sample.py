@@ -17,8 +17,9 @@ __all__ = ["run"]
 
 DESCRIPTION = """Draw images from a trained run: OUT/grid.png, and OUT/images/000000.png … or OUT/samples.npz.
 
-A sample depends on its own seed (--seed, --seed + 1, …) and neither on the batch size nor on the number of devices. The
-same command again goes on with the images that are missing; with a larger --num it adds to them."""
+A sample depends on its own seed (--seed, --seed + 1, …) and, up to the rounding of the network, neither on the batch
+size nor on the number of devices. The same command again goes on with the images that are missing; with a larger --num
+it adds to them."""
 
 EPILOG = """example: psld sample runs/demo --sampler EulerMaruyama --grid paper-quadratic --steps 50 --out runs/em;
 one denoiser, another process: psld sample runs/denoiser --process psld.CLD --process.nu 4 --out runs/cld;
