@@ -161,6 +161,7 @@ def test_refusals():
             build()
 
 
+@pytest.mark.usefixtures("unchecked")  # the compiler does not see through the checks of shapes
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_a_compiled_network_is_differentiated_as_the_network_is(backend):
     """`psld restore --compile true`: each method on a frozen network; MMPS goes back through one pass several times."""

@@ -3,34 +3,21 @@
 import pytest
 import torch
 
-import psld.samplers
 from psld import exact
 from psld.guidance.classifier_guidance import ClassifierGuidance
 from psld.model import ScoreModel
 from psld.processes import PSLD, VPSDE
-from psld.samplers import Langevin, Projected, Sampler
+from psld.samplers.catalogue import CATALOGUE
 from psld.samplers.grids import Grid
+from psld.samplers.requirements import MOMENTUM
 
 DATA = exact.GaussianMixture(torch.tensor([[0.8, -0.4], [-0.7, 0.1]], dtype=torch.float64), 0.3)
 GRID = Grid(torch.tensor([1.0, 0.8, 0.6, 0.45, 0.35], dtype=torch.float64))
-NAMES = [
-    name
-    for name in psld.samplers.__all__
-    if isinstance(getattr(psld.samplers, name), type) and issubclass(getattr(psld.samplers, name), Sampler)
-]
-NEED_A_MOMENTUM = {"SymplecticEuler", "VelocityVerlet", "RVV", "OBA", "ROBA", "ConjugateVerlet", "ConjugateOBA"}
 
 
-def built(name):
-    kind = getattr(psld.samplers, name)
-    if kind is Projected:
-        return Projected(psld.samplers.Heun())
-    return Langevin(psld.samplers.EulerMaruyama()) if kind is Langevin else kind()
-
-
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "Sampler"])
+@pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry.name)
 @pytest.mark.parametrize("process", [VPSDE(), PSLD(0.25)], ids=repr)
-def test_network_and_classifier_see_the_same_state_and_time(name, process):
+def test_network_and_classifier_see_the_same_state_and_time(entry, process):
     network_saw, classifier_saw = [], []
     exact_model = DATA.model(process)
 
@@ -43,12 +30,12 @@ def test_network_and_classifier_see_the_same_state_and_time(name, process):
         return torch.stack([z.sum((1, 2)), -z.sum((1, 2))], 1)
 
     guided = ClassifierGuidance(ScoreModel(network, process, "score"), classifier, 1)
-    if process.k == 1 and name in NEED_A_MOMENTUM:
-        with pytest.raises(ValueError, match=r"needs position and momentum, and VPSDE\(\) has one variable"):
-            built(name).sample(guided, grid=GRID, seeds=range(3), shape=(2,))
+    if process.k == 1 and MOMENTUM in entry.needs:
+        with pytest.raises(ValueError, match=r"splits position from momentum, and VPSDE\(\) has one variable"):
+            entry.sampler.sample(guided, grid=GRID, seeds=range(3), shape=(2,))
         assert not classifier_saw
         return
-    built(name).sample(guided, grid=GRID, seeds=range(3), shape=(2,))
+    entry.sampler.sample(guided, grid=GRID, seeds=range(3), shape=(2,))
     assert len(network_saw) == len(classifier_saw) > 0
     for (z, t), (seen_z, seen_t) in zip(network_saw, classifier_saw, strict=True):
         assert torch.equal(z, seen_z) and torch.equal(t, seen_t)

@@ -61,6 +61,7 @@ class Shifted:
         return Samples(x, x[:, None], torch.ones(len(x), dtype=torch.int64), tuple(seeds))
 
 
+@pytest.mark.usefixtures("unchecked")  # `Shifted` is no sampler
 def test_best_parameter_is_found():
     """|value − 0.3| has its minimum at 0.3; four halvings of a spacing of ½ leave at most 1/64 to either side."""
     judge = Judge(GAUSSIAN.model(VPSDE()), (3,), SEEDS, 0.1, tolerance=1e-3)
@@ -73,6 +74,7 @@ def test_best_parameter_is_found():
         assert error.rms == pytest.approx(abs(value - 0.3), abs=1e-12)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_best_parameter_at_an_end():
     judge = Judge(GAUSSIAN.model(VPSDE()), (3,), SEEDS, 0.1, tolerance=1e-3)
     found = best_parameter(judge, lambda value: Shifted(judge, value), log_snr(VPSDE(), 3), [0.4, 0.8], refinements=1)  # pyright: ignore[reportArgumentType]

@@ -167,7 +167,7 @@ def test_nothing_is_written_when_parts_do_not_fit(tmp_path):
         small_run(tmp_path / "run", data=[torch.full((1, 8, 8), float("nan"))])
     with pytest.raises(ValueError, match="length 0"):
         small_run(tmp_path / "run", data=[])
-    with pytest.raises(ValueError, match=r"takes \(B, k, C, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"takes images of \(8, 8\)"):
         small_run(tmp_path / "run", data=[torch.zeros(1, 4, 4)])
     with pytest.raises(ValueError, match="one number a sample"):
         small_run(tmp_path / "run", lambda *a: noise_error(*a).mean())

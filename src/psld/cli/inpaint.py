@@ -29,8 +29,8 @@ DESCRIPTION = """Fill in the unknown pixels of images, several draws of each: OU
 and OUT/grid.png, a row an image: truth, what is known of it, the draws.
 
 Whatever the method, known pixels of the images written are those given. A draw depends on its own seed (--seed +
-image · draws + draw) and, up to the rounding of the network, neither on the batch size nor on the number of devices. The
-same command again draws what is missing."""
+image · draws + draw) and, up to the rounding of the network, neither on the batch size nor on the number of devices.
+The same command again draws what is missing."""
 
 EPILOG = """example: psld inpaint psld-digits Digits --images.split heldout --num 8 --mask center --out runs/filled;
 with a mask of your own, white where pixels are known: psld inpaint runs/faces photo.png --mask mask.png --degraded
