@@ -369,7 +369,10 @@ def test_a_broken_config_is_named(trained, tmp_path, capsys):
     checkpoint = next((trained / "run" / "checkpoints").iterdir())
     (tmp_path / "model_ema.safetensors").write_bytes((checkpoint / "model_ema.safetensors").read_bytes())
     (tmp_path / "model.safetensors").write_bytes((checkpoint / "model.safetensors").read_bytes())
-    for text, words in (("[1, 2]", "not a configuration"), ("process: {class_path: psld.PSLDD}", "does not describe")):
+    for text, words in (
+        ("[1, 2]", "holds a list where a mapping"),
+        ("process: {class_path: psld.PSLDD}", "does not describe"),
+    ):
         (tmp_path / "config.yaml").write_text(text + "\nimage_shape: [1, 8, 8]" * (text[0] != "["))
         assert main(["sample", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
         assert words in capsys.readouterr().err

@@ -74,7 +74,9 @@ def labelled(process) -> ScoreModel:
     return ScoreModel(denoiser, process, "denoiser")
 
 
-@pytest.mark.parametrize("sampler", [Exponential(2), EulerMaruyama(), RK45(1e-3, 1e-4)], ids=repr)
+@pytest.mark.parametrize(
+    "sampler", [Exponential(2), EulerMaruyama(), pytest.param(RK45(1e-3, 1e-4), marks=pytest.mark.slow)], ids=repr
+)
 @pytest.mark.parametrize("kind", ["classifier", "classifier-free"])
 def test_every_guidance_to_the_last_bit(kind, sampler):
     process = PSLD(0.25)

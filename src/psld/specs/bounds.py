@@ -41,8 +41,12 @@ def bounded(size: int, calls: int, refusal: str) -> Iterator[None]:
     Raises:
         OutsizedError: beyond either.
     """
-    with _Counting(size, calls, refusal):
-        yield
+    differentiating = torch.is_grad_enabled()
+    try:
+        with _Counting(size, calls, refusal):
+            yield
+    finally:  # leaving torch.no_grad() is a call too, and may be the one that was refused
+        torch.set_grad_enabled(differentiating)
 
 
 class _Counting(TorchFunctionMode):
