@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import psld
 from psld import exact
 from psld.model import ScoreModel
 from psld.pretrained.diffusers import DiscreteDenoiser, denoiser_of, load_denoiser, load_score_model
@@ -171,6 +172,18 @@ def test_a_folder_drives_every_process(tmp_path, process):
     grid = grids.edm_rho(process, 5, sigma_max=100.0)
     images = Ancestral().sample(model, grid=grid, seeds=range(2), shape=(1, 8, 8)).x
     assert images.shape == (2, 1, 8, 8) and bool(images.isfinite().all())
+
+
+def test_a_folder_is_loaded_by_the_one_name_for_all_models(tmp_path):
+    """`psld.load`: the denoiser of `load_denoiser`, under PSLD unless told otherwise, with the shape of images."""
+    saved(tmp_path)
+    model, y = psld.load(tmp_path), torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert model.process == PSLD() and model.data_shape == (1, 8, 8)
+    with torch.no_grad():
+        expected = load_denoiser(tmp_path)(y, torch.full((2,), 0.7))
+        torch.testing.assert_close(model.denoise(y, 0.7), expected, rtol=1e-6, atol=1e-6)
+    assert psld.load(tmp_path, process=CLD()).process == CLD()
+    assert len(model.sample(2, steps=3)) == 2
 
 
 def test_a_schedule_that_ends_without_signal_loses_its_last_step():
