@@ -51,9 +51,12 @@ class ImageData(SpecifiedValue, Dataset[Tensor]):
         Of data that are not in memory it reads 256 images, evenly spaced, beside the number, the shape and the labels
         of all; image files are known by their names and sizes as well.
         """
+        return self._hashed(self.batch(range(0, len(self), max(1, len(self) // SAMPLED))))
+
+    def _hashed(self, images: Tensor) -> str:
+        """SHA-256 of the number and shape of all items, of these images, and of all labels."""
         digest = hashlib.sha256(str((len(self), *self.image_shape)).encode())
-        step = max(1, len(self) // SAMPLED)
-        digest.update(self.batch(range(0, len(self), step)).numpy().tobytes())
+        digest.update(images.contiguous().numpy().tobytes())
         if self.labels is not None:
             digest.update(self.labels.numpy().tobytes())
         return digest.hexdigest()
@@ -92,9 +95,7 @@ class Images(ImageData):
 
     def fingerprint(self) -> str:
         """SHA-256 of all images and labels."""
-        digest = hashlib.sha256(str(tuple(self.images.shape)).encode() + self.images.contiguous().numpy().tobytes())
-        digest.update(b"" if self.labels is None else self.labels.numpy().tobytes())
-        return digest.hexdigest()
+        return self._hashed(self.images)
 
     def __getitem__(self, index: int) -> Float[Tensor, "C H W"]:
         return self.images[index]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -114,9 +113,7 @@ class PixelArray(PixelData):
 
     def fingerprint(self) -> str:
         """SHA-256 of all images and labels."""
-        digest = hashlib.sha256(str((len(self), *self.image_shape)).encode() + self.array.numpy().tobytes())
-        digest.update(b"" if self.labels is None else self.labels.numpy().tobytes())
-        return digest.hexdigest()
+        return self._hashed(self.array)
 
     def _gathered(self, positions: list[int]) -> UInt8[Tensor, "B C H W"]:
         return self.array[torch.tensor(positions)]

@@ -23,7 +23,7 @@ from psld.specs import SpecError, spec_of
 from psld.training.checkpoint import CONFIG
 from psld.training.settings import TrainingSettings
 
-__all__ = ["described_run", "read_description", "require_same_run", "written"]
+__all__ = ["asks_for_labels", "described_run", "read_description", "require_same_run", "written"]
 
 IDENTITY = ("process", "network", "predicts", "matching", "jitter", "loss")
 """What a resumed run must have as it was, beside the data."""
@@ -49,7 +49,7 @@ def described_run(
         "seed": seed,
         "process": spec_of(model.process).config(),
         "network": spec_of(model.network).config(),
-        **({} if getattr(loss, "asks_for_labels", False) else of_scores),  # a classifier predicts labels
+        **({} if asks_for_labels(loss) else of_scores),  # a classifier predicts labels
         "jitter": model.jitter,
         "image_shape": list(data[0].shape),
         "data": _config_or_name(data),
@@ -59,6 +59,11 @@ def described_run(
     if isinstance(data, ImageData):
         known["data_sha256"] = data.fingerprint()
     return known
+
+
+def asks_for_labels(loss: object) -> bool:
+    """Whether a loss cannot do without label=, as that of a classifier."""
+    return getattr(loss, "asks_for_labels", False)
 
 
 def written(description: Mapping[str, Any]) -> str:

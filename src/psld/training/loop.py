@@ -24,7 +24,7 @@ from psld.distributed import every_rank, first_problem, launch
 from psld.files import locked
 from psld.model import ScoreModel
 from psld.training.checkpoint import Checkpoint, CheckpointError, has_checkpoint, latest_checkpoint
-from psld.training.description import described_run, read_description, require_same_run, written
+from psld.training.description import asks_for_labels, described_run, read_description, require_same_run, written
 from psld.training.logs import MetricsRow, RunLog
 from psld.training.reading import read_checkpoint, read_slices
 from psld.training.run_folder import push_aside, require_startable, settle
@@ -85,7 +85,7 @@ def train(
     """
     run = Path(run)
     fabric = launch(settings.accelerator, settings.devices, settings.nodes, settings.strategy, settings.precision)
-    labels = settings.label_dropout is not None or _asks_for_labels(loss)
+    labels = settings.label_dropout is not None or asks_for_labels(loss)
     with locked(run, "a training run", fabric):
         checkpoint = _admitted(run, resume, overwrite, fabric, model, data, loss, settings)
         description = described_run(model, data, loss, settings, seed)
@@ -131,7 +131,7 @@ def _admitted(
     network = model.network
     if not isinstance(network, nn.Module):
         raise ValueError(f"only a torch.nn.Module can be trained: got a model of {type(network).__name__}.")
-    _require_labels(network, data, loss, settings.label_dropout)
+    _require_labels(model.classes, data, loss, settings.label_dropout)
     require_space(run, _checkpoint_size(network))
     return _read_together(latest_checkpoint(run), fabric, settings) if resume else None
 
@@ -151,14 +151,9 @@ def _read_together(folder: Path, fabric: Fabric, settings: TrainingSettings) -> 
     return checkpoint
 
 
-def _asks_for_labels(loss: Loss) -> bool:
-    return getattr(loss, "asks_for_labels", False)
-
-
-def _require_labels(network: nn.Module, data: TrainingData, loss: Loss, dropout: float | None) -> None:
+def _require_labels(classes: int | None, data: TrainingData, loss: Loss, dropout: float | None) -> None:
     """That data, network, loss and settings agree on whether there are labels, and how many."""
-    classes: int | None = getattr(network, "classes", None)
-    if _asks_for_labels(loss):
+    if asks_for_labels(loss):
         reason = type(loss).__name__
         if dropout:
             raise ValueError(f"{reason} needs every label: leave training.label_dropout={dropout} out.")

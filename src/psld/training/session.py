@@ -79,7 +79,7 @@ class Session:
         self._fabric, self._loss, self._settings, self._seed = fabric, loss, settings, seed
         self._length = length
         self.interval = Interval(lambda values: every_rank(fabric, values, "mean"))
-        self._null: int | None = getattr(network, "classes", None)
+        self._null = model.classes
         network.train()
         runnable = cast(nn.Module, torch.compile(network)) if settings.compile else network
         self._wrapped = fabric.setup_module(runnable)  # first: it may slice the parameters that the others keep
