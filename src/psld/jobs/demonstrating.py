@@ -21,10 +21,11 @@ from psld.plots import save_beside, save_grid, save_phase_space
 from psld.report.drawing import phase_space_paths
 from psld.samplers import SSCS, EulerMaruyama, Exponential, PredictorCorrector
 
-__all__ = ["NFE", "SAMPLES", "demonstrate", "summary"]
+__all__ = ["NFE", "SAMPLES", "demonstrate", "has_learned", "summary"]
 
 NFE = 20
 SAMPLES = 2000
+LEARNED = 3.0  # times the floor
 
 
 def demonstrate(network: ScoreModel, folder: Path, training_seconds: float) -> dict[str, Any]:
@@ -80,6 +81,12 @@ def _report(reference: DigitsReference, results: list[SweepResult], images: Mapp
             for result in results
         },
     }
+
+
+def has_learned(report: Mapping[str, Any]) -> bool:
+    """Whether the images of the best sampler are within three times the floor; those of noise are forty times it."""
+    best = min(row["Fréchet distance"] for row in report["samplers"].values())
+    return best <= LEARNED * report["Fréchet distance floor (held-out against training images)"]
 
 
 def summary(report: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ from psld.training.run_folder import push_aside, require_startable, settle
 from psld.training.session import Loss, Session
 from psld.training.settings import TrainingSettings
 from psld.training.stopping import StopSignals, ignore_stop_signals
+from psld.training.throughput import Slowdown, warn_of_fighting_threads
 from psld.training.writing import require_space, write_checkpoint, write_slices
 
 if TYPE_CHECKING:
@@ -98,7 +99,10 @@ def train(
             return latest_checkpoint(run)
         ranks = (fabric.global_rank, fabric.world_size)
         batches = ShuffledBatches(len(data), settings.batch_size, seed, session.step, settings.steps, *ranks)
-        session.rehearse(*_first_batch(data, batches, session.step, labels))
+        first = _first_batch(data, batches, session.step, labels)
+        session.rehearse(*first)
+        if fabric.device.type == "cpu" and fabric.world_size == 1:
+            warn_of_fighting_threads(lambda: session.rehearse(*first))
         with StopSignals() as signals, _in_place_of(run, overwrite, fabric):
             source = _loader(data, batches, settings.num_workers, labels, fabric)
             last = _train_on(session, source, fabric, settings, run, written(description), signals)
@@ -203,6 +207,7 @@ def _train_on(
     """From the session's step to the end, the time limit or a signal. Returns the last checkpoint."""
     interval, logged = session.interval, session.step - len(session.interval)
     clock, agreement = _Clock(session.seconds, session.step), _Agreement(fabric, session.step)
+    slowdown = Slowdown(settings.batch_size * session.step, session.seconds)
     with _log(run, session.step, logged, fabric, settings) as log:
         for batch in loader:
             x0, label = (batch, None) if isinstance(batch, Tensor) else batch
@@ -218,6 +223,7 @@ def _train_on(
                 images = settings.batch_size * session.step
                 speed = settings.batch_size * clock.steps_per_second(session.step)
                 log.write(MetricsRow(session.step, images, loss, norm, session.rate, speed, session.seconds))
+                slowdown.see(images, session.seconds)
             if log_now:  # a row of a stop that comes between is replaced when the run goes on
                 interval.close()
             log.advance()
