@@ -92,7 +92,7 @@ def test_a_number_is_a_constant_rate():
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf, "8"])
 def test_rates_are_positive_and_finite(value):
     for build in (Constant, lambda v: Linear(v, 1.0), lambda v: Linear(1.0, v), Cosine, lambda v: Cosine(10.0, v)):
-        with pytest.raises(ValueError, match=f"must be a positive, finite number: got {value!r}"):
+        with pytest.raises(ValueError, match=f"must be a (positive, finite )?number.*: got {value!r}"):
             build(value)
 
 

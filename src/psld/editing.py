@@ -14,10 +14,12 @@ from psld.samplers.dormand_prince import DormandPrince
 from psld.samplers.grids import Grid
 from psld.samplers.runge_kutta import flow
 from psld.samplers.sampler import Sampler, Samples
+from psld.specs.arguments import checked, fraction, positive
 
 __all__ = ["decode", "edit", "encode", "from_time", "slerp"]
 
 
+@checked
 def from_time(grid: Grid, start: float) -> Grid:
     """The part of a grid below `start`, which becomes its first time.
 
@@ -31,6 +33,7 @@ def from_time(grid: Grid, start: float) -> Grid:
     return Grid(torch.cat([grid.times.new_tensor([start]), below]), grid.final)
 
 
+@checked
 @torch.no_grad()
 def edit(
     sampler: Sampler,
@@ -55,6 +58,7 @@ def edit(
     return sampler.carry(model, process.perturb(images, grid.times[0], noise()), grid, noise)
 
 
+@checked
 @torch.no_grad()
 def encode(
     model: Model,
@@ -76,6 +80,9 @@ def encode(
         tolerance: relative and absolute, of a step of the solver.
     """
     process = model.process
+    if not 0.0 < start < process.T:
+        raise ValueError(f"start must lie in (0, {process.T:g}): got {start}.")
+    positive("tolerance", tolerance)
     noise = SeededNoise(seeds, (process.k, *images.shape[1:]), images.dtype, images.device)
     kernel, eps = process.marginal(start), noise()
     eps[:, 0] = images * ((1.0 - kernel.mean_map[0, 0]) / kernel.cholesky[0, 0]).to(images)
@@ -83,20 +90,26 @@ def encode(
     return _along_flow(model, z, start, process.T, tolerance)
 
 
+@checked
 @torch.no_grad()
 def decode(
     model: Model, z: Float[Tensor, "B k *data"], end: float = 1e-3, tolerance: float = 1e-5
 ) -> Float[Tensor, "B *data"]:
     """The images that states at T flow to: positions at time `end`."""
+    if not 0.0 < end < model.process.T:
+        raise ValueError(f"end must lie in (0, {model.process.T:g}): got {end}.")
+    positive("tolerance", tolerance)
     return model.process.project(_along_flow(model, z, model.process.T, end, tolerance))
 
 
+@checked
 def slerp(a: Float[Tensor, "B k *data"], b: Float[Tensor, "B k *data"], weight: float) -> Float[Tensor, "B k *data"]:
     """From a (weight 0) to b (weight 1) along the sphere, each phase-space variable on its own.
 
     Norms go linearly from one to the other, directions along the great circle, so that every variable stays as long as
     a draw of the prior is, and their different scales do not matter.
     """
+    fraction("weight", weight)
     first, second = a.flatten(2), b.flatten(2)
     lengths = [v.norm(dim=2, keepdim=True) for v in (first, second)]
     tiny = torch.finfo(a.dtype).tiny

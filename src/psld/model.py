@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from psld.kernels import Kernel, mix, outer, per_sample
 from psld.processes import LinearProcess, Matching, Times, statistic_weights
+from psld.specs.arguments import checked, image_shape, non_negative, shown
 
 if TYPE_CHECKING:
     from psld.samplers import Sampler, Samples
@@ -120,6 +121,7 @@ class Model(ABC):
         """Where its states should be: with the weights of its network; the CPU where it has none."""
         return torch.device("cpu")
 
+    @checked
     def sample(
         self,
         n: int | None = None,
@@ -145,10 +147,15 @@ class Model(ABC):
         Raises:
             ValueError: the shape of the data is not known, or as `Sampler.sample`.
         """
-        from psld.samplers import Exponential  # samplers stand above models, and this one method reaches up to them
+        from psld.samplers import (  # samplers stand above models, and this one method reaches up to them
+            Exponential,
+            Sampler,
+        )
 
         model = self if self.data_range is None else Clamped(self, *self.data_range)
         chosen = Exponential() if sampler is None else sampler
+        if not isinstance(chosen, Sampler):
+            raise ValueError(f"sampler must be one of psld.samplers, or None: got {shown(sampler)}.")
         return chosen.sample(model, n, grid, seeds, steps=steps, batch_size=batch_size, progress=progress)
 
     def known_shape(self) -> tuple[int, ...]:
@@ -209,6 +216,7 @@ class ScoreModel(Model):
         ValueError: unknown `predicts`; at a call, a state or a network output of the wrong shape.
     """
 
+    @checked
     def __init__(
         self,
         network: nn.Module | Callable[..., Tensor],
@@ -218,13 +226,10 @@ class ScoreModel(Model):
         jitter: float = 0.0,
         data_shape: tuple[int, ...] | None = None,
     ):
-        if predicts not in get_args(Predicts):
-            allowed = ", ".join(map(repr, get_args(Predicts)))
-            raise ValueError(f"predicts must be one of {allowed}: got {predicts!r}.")
-        self.network, self.process, self.jitter = network, process, jitter
+        self.network, self.process, self.jitter = network, process, non_negative("jitter", jitter)
         self.predicts: Predicts = predicts
         self.matching: Matching = matching
-        self.data_shape = None if data_shape is None else tuple(data_shape)
+        self.data_shape = None if data_shape is None else image_shape("data_shape", data_shape)
         self.classes = getattr(network, "classes", None)
         self._tabulated: dict[float, _Tables] = {}
 
@@ -233,6 +238,7 @@ class ScoreModel(Model):
         weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
         return next((weight.device for weight in weights), torch.device("cpu"))
 
+    @checked
     def save(self, folder: str | Path) -> Path:
         """Writes a folder that `psld.load` and every command take; as `psld.runs.save`."""
         from psld.runs import save  # as in `sample`
@@ -349,6 +355,7 @@ class ModelWrapper(Model):
         model: any model, wrapped or not.
     """
 
+    @checked
     def __init__(self, model: Model):
         self.model = model
         self.process, self.data_shape, self.classes = model.process, model.data_shape, model.classes
@@ -381,9 +388,10 @@ class Clamped(ModelWrapper):
         ValueError: low is not below high.
     """
 
+    @checked
     def __init__(self, model: Model, low: float = -1.0, high: float = 1.0):
         if not low < high:
-            raise ValueError(f"low must be below high: got [{low}, {high}].")
+            raise ValueError(f"low must be below high: got low = {low} and high = {high}.")
         super().__init__(model)
         self.low, self.high = low, high
 

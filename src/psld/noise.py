@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from psld.specs.arguments import seed_numbers
+
 __all__ = ["Generators", "SeededNoise", "standard_normal"]
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -52,10 +54,8 @@ class SeededNoise:
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ):
-        self.seeds = tuple(int(seed) for seed in seeds)
+        self.seeds = seed_numbers("seeds", seeds)
         self.generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
-        if not self.generators:
-            raise ValueError("at least one seed is needed, one a sample.")
         self.shape, self.dtype, self.device = tuple(shape), dtype, device
         self._ahead: list[Tensor] = []
 

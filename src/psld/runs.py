@@ -29,6 +29,7 @@ from psld.pretrained.folder import write_model_folder
 from psld.pretrained.published import published_checkpoint
 from psld.processes import PSLD, LinearProcess, Matching
 from psld.specs import bounded, build, resolve, spec_of
+from psld.specs.arguments import checked, device_name
 from psld.training.checkpoint import CONFIG, has_checkpoint, latest_checkpoint, weight_files
 from psld.training.reading import load_weights
 
@@ -52,6 +53,7 @@ PIXELS = 2**28
 """Values of one image, at most."""
 
 
+@checked
 def load(
     path: str | Path,
     weights: Weights = "ema",
@@ -81,6 +83,7 @@ def load(
             configuration that describes no model.
         CheckpointError: the weights are broken.
     """
+    device_name("device", device)
     folder = published_checkpoint(path)
     if _is_of_diffusers(folder):
         return _of_diffusers(folder, device, process or PSLD())
@@ -123,6 +126,7 @@ class LoadedClassifier(nn.Module):
         return self.network(z, t)
 
 
+@checked
 def load_classifier(path: str | Path, device: str = "cpu", trust: bool = False) -> LoadedClassifier:
     """The noise-conditional classifier of a run or checkpoint folder, frozen.
 
@@ -152,6 +156,7 @@ def load_classifier(path: str | Path, device: str = "cpu", trust: bool = False) 
     return LoadedClassifier(network, process, tuple(config["image_shape"])).eval()
 
 
+@checked
 def load_data(path: str | Path, trust: bool = False) -> ImageData:
     """The training images of a run or checkpoint folder.
 
@@ -211,6 +216,7 @@ def _objects(config: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield from _objects(value)
 
 
+@checked
 def save(model: ScoreModel, out: str | Path) -> Path:
     """Writes a model as a folder that `load` and every command take: model_ema.safetensors and config.yaml.
 

@@ -14,8 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.specs import SpecifiedValue
+from psld.specs.arguments import positive
 
 __all__ = ["Constant", "Cosine", "Geometric", "Karras", "Linear", "Schedule", "as_schedule"]
+
+LONGEST = 1000.0
+"""Of a cosine schedule's ∫β: more leaves an angle that float64 does not hold."""
 
 
 class Schedule(SpecifiedValue):
@@ -36,7 +40,7 @@ class Constant(Schedule):
     shown = ("beta",)
 
     def __init__(self, beta: float = 8.0):
-        self.beta = _positive("beta", beta)
+        self.beta = float(positive("beta", beta))
 
     def __call__(self, t: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         return torch.full_like(t, self.beta)
@@ -51,7 +55,8 @@ class Linear(Schedule):
     shown = ("beta_min", "beta_max")
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0):
-        self.beta_min, self.beta_max = _positive("beta_min", beta_min), _positive("beta_max", beta_max)
+        self.beta_min = float(positive("beta_min", beta_min))
+        self.beta_max = float(positive("beta_max", beta_max))
 
     def __call__(self, t: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         return self.beta_min + t * (self.beta_max - self.beta_min)
@@ -67,14 +72,16 @@ class Cosine(Schedule):
     rate is infinite and has to be clipped; here θ₁ is chosen so that ∫₀¹β equals `total`.
 
     Args:
-        total: ∫₀¹β, positive. 10 leaves VP with a signal variance of e⁻¹⁰.
+        total: ∫₀¹β, in (0, 1000]. 10 leaves VP with a signal variance of e⁻¹⁰.
         offset: s in θ₀ = (π/2) s / (1 + s), in (0, 1); keeps β(0) above zero.
     """
 
     shown = ("total", "offset")
 
     def __init__(self, total: float = 10.0, offset: float = 0.008):
-        self.total, self.offset = _positive("total", total), _positive("offset", offset)
+        self.total, self.offset = float(positive("total", total)), float(positive("offset", offset))
+        if self.total > LONGEST or self.offset >= 1:
+            raise ValueError(f"total must be at most {LONGEST:g} and offset below 1: got {total!r} and {offset!r}.")
         start = 0.5 * math.pi * self.offset / (1.0 + self.offset)
         # kept as angles below π/2, where cos θ is the sine of a small number that does not round away
         self.start, self.stop = 0.5 * math.pi - start, math.asin(math.cos(start) * math.exp(-0.5 * self.total))
@@ -98,7 +105,10 @@ class Geometric(Schedule):
     shown = ("sigma_min", "sigma_max")
 
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0):
-        self.sigma_min, self.sigma_max = _positive("sigma_min", sigma_min), _positive("sigma_max", sigma_max)
+        self.sigma_min, self.sigma_max = (
+            float(positive("sigma_min", sigma_min)),
+            float(positive("sigma_max", sigma_max)),
+        )
         if self.sigma_max <= self.sigma_min:
             raise ValueError(f"sigma_max = {sigma_max} must be larger than sigma_min = {sigma_min}.")
         self.log_ratio = 2.0 * math.log(self.sigma_max / self.sigma_min)
@@ -123,9 +133,3 @@ class Karras(Schedule):
 def as_schedule(beta: float | Schedule) -> Schedule:
     """A number means a constant rate; a schedule is returned as it is."""
     return beta if isinstance(beta, Schedule) else Constant(beta)
-
-
-def _positive(name: str, value: float) -> float:
-    if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be a positive, finite number: got {value!r}.")
-    return float(value)

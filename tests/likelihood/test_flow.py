@@ -237,11 +237,11 @@ def test_arguments():
     for refused, message in [
         (lambda: path.carry(z, 0.0, 1.0), r"between times in \(0, 1\]"),
         (lambda: path.carry(z[:, :1], 0.1, 1.0), r"are \(B, 2, \*data\): got \(1, 1, 2\)"),
-        (lambda: bound(path, z[:, 0], 0.1, [0], draws=0), "at least one draw"),
+        (lambda: bound(path, z[:, 0], 0.1, [0], draws=0), "draws must be at least 1"),
         (lambda: bound(path, z[:, 0], 0.1, [0], start="here"), "'perturbed' or 'data'"),  # pyright: ignore[reportArgumentType]
         (lambda: bound(path, z[:, 0], 0.1, [0, 1]), "one generator a sample"),
         (lambda: bound(path, z[:, 0], 0.1, [0], start="data"), "singular"),
-        (lambda: Hutchinson(0), "at least one probe"),
+        (lambda: Hutchinson(0), "probes must be at least 1"),
         (lambda: Hutchinson(1, "cauchy"), "'rademacher' or 'gaussian'"),  # pyright: ignore[reportArgumentType]
         (lambda: ProbabilityFlow(MIXTURE.model(CLD()), rtol=-1.0), "must be positive"),
     ]:

@@ -135,8 +135,8 @@ def test_a_classifier_gives_a_logit_a_class_for_noisy_states():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(progressive_output="skip"), "progressive_output must be one of 'output_skip', 'residual', or None"),
-        (dict(level_change="resnet"), "level_change must be one of 'block', 'convolution', 'resampling'"),
+        (dict(progressive_output="skip"), "progressive_output must be 'output_skip' or 'residual' or None"),
+        (dict(level_change="resnet"), "level_change must be 'block', 'convolution' or 'resampling'"),
     ],
 )
 def test_refusals(changes, message):
@@ -144,20 +144,20 @@ def test_refusals(changes, message):
         small(**changes)
     with pytest.raises(ValueError, match="classes must be at least 2: got 1"):
         NoiseClassifier(in_channels=6, classes=1)
-    with pytest.raises(ValueError, match="combine must be one of 'sum', 'cat'"):
+    with pytest.raises(ValueError, match="combine must be 'sum' or 'cat'"):
         SkipInput("mean")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(progressive_input="residual"), r"SkipInput\(combine=…\), ResidualInput\(\) or None, .* got 'residual'"),
-        (dict(resampling="fir"), r"resampling must be FIR\(taps=…\) or None, of psld.networks: got 'fir'"),
-        (dict(time="fourier"), r"time must be PositionalTime\(scale=…\) or FourierTime\(scale=…\), .* got 'fourier'"),
+        (dict(progressive_input="residual"), "must be a SkipInput, a ResidualInput or None: got 'residual'"),
+        (dict(resampling="fir"), "resampling must be a FIR or None: got 'fir'"),
+        (dict(time="fourier"), "time must be a TimeEmbedding or None: got 'fourier'"),
     ],
 )
 def test_names_are_refused_where_objects_are_meant(changes, message):
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(ValueError, match=message):
         small(**changes)
 
 

@@ -98,7 +98,7 @@ def test_noise_scales_that_make_no_grid_are_refused():
 
 @pytest.mark.parametrize("options", [{"sigma_min": 0.0}, {"sigma_min": 90.0}, {"rho": 0.0}, {"rho": -7.0}])
 def test_impossible_edm_grids_are_refused(options):
-    with pytest.raises(ValueError, match="needs 0 < sigma_min < 80 and rho > 0"):
+    with pytest.raises(ValueError, match="sigma_min must be positive and below .*80|rho must be in"):
         edm_rho(PSLD(), 10, **options)
 
 

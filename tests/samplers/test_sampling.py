@@ -63,7 +63,7 @@ def test_optimised_grids_belong_to_processes_not_to_their_names():
     assert optimised(PSLD(gamma=0.01), 10) == optimised(PSLD(0.01, kappa=0.04), 10)
     with pytest.raises(ValueError, match=r"no optimised grid for PSLD\(gamma=0.01, kappa=0.1\); there are some for V"):
         optimised(PSLD(0.01, kappa=0.1), 10)
-    with pytest.raises(ValueError, match="optimised grids are there for nfe = 5, 8, 10, 15, 20, 50: got 7"):
+    with pytest.raises(ValueError, match="nfe must be one of 5, 8, 10, 15, 20, 50 for an optimised grid: got 7"):
         optimised_projected(HigherOrderLangevin(3), 7)
 
 

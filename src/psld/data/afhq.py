@@ -10,6 +10,7 @@ from torch import Tensor
 
 from psld.data.decoding import FileImages, Framing, Resample, image_files
 from psld.data.pixels import chosen_split
+from psld.specs.arguments import LARGEST_IMAGE, whole
 
 __all__ = ["AFHQ"]
 
@@ -46,6 +47,7 @@ class AFHQ(FileImages):
         resample: Resample = "bilinear",
     ):
         chosen_split(split, tuple(SPLITS))
+        whole("image_size", image_size, most=LARGEST_IMAGE)
         parts = ("train", "test") if split == "all" else (split,)
         found = [(_folder(Path(root), part) / kind, label) for part in parts for label, kind in enumerate(CLASSES)]
         files, labels = [], []

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from psld.data.decoding import FileImages, Framing, Resample, image_files
 from psld.data.pixels import chosen_split
+from psld.specs.arguments import LARGEST_IMAGE, whole
 
 __all__ = ["CelebA", "Crop"]
 
@@ -56,8 +57,7 @@ class CelebA(FileImages):
         resample: Resample = "bilinear",
     ):
         chosen_split(split, tuple(SPLITS))
-        if crop not in get_args(Crop):
-            raise ValueError(f"crop must be one of {', '.join(get_args(Crop))}: got {crop!r}.")
+        whole("image_size", image_size, most=LARGEST_IMAGE)
         root = Path(root)
         folder = root / FOLDER / FOLDER if (root / FOLDER / FOLDER).is_dir() else root / FOLDER
         if not folder.is_dir():

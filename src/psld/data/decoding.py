@@ -17,6 +17,7 @@ from torch import Tensor
 
 from psld.data.pixels import PixelData
 from psld.specs import SpecifiedValue
+from psld.specs.arguments import LARGEST_IMAGE, whole
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -50,8 +51,9 @@ class Framing(SpecifiedValue):
     resample: Resample = "bilinear"
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"image_size must be at least 1: got {self.size}.")
+        whole("image_size", self.size, most=LARGEST_IMAGE)
+        if not isinstance(self.crop, str) and not (min(self.crop) >= 0 and min(self.crop[2:]) >= 1):
+            raise ValueError(f"crop must be (left, top, width, height) within the picture: got {self.crop}.")
 
     def require_fit(self, width: int, height: int, name: str) -> None:
         """Refuses a picture of another size, and one that would have to be enlarged.
@@ -213,6 +215,8 @@ class FileImages(PixelData):
     ):
         if channels not in MODES:
             raise ValueError(f"channels must be 1 (grey), 3 (RGB) or 4 (RGBA): got {channels}.")
+        if not files:
+            raise ValueError("files must be at least one, and there are no images: got an empty list, [].")
         super().__init__(len(files), (channels, framing.size, framing.size), flip, labels, classes)
         self.files, self.framing = list(files), framing
         for file in self.files:

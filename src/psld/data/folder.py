@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from psld.data.decoding import FileImages, Framing, Resample, image_files
+from psld.data.decoding import MODES, FileImages, Framing, Resample, image_files
+from psld.specs.arguments import LARGEST_IMAGE, one_of, whole
 
 __all__ = ["ImageFolder", "labels_of_folders"]
 
@@ -42,6 +43,8 @@ class ImageFolder(FileImages):
         resize: bool = False,
         resample: Resample = "bilinear",
     ):
+        whole("image_size", image_size, most=LARGEST_IMAGE)
+        one_of("channels", channels, tuple(MODES))
         self.root = Path(root)
         framing = Framing(image_size, "square" if resize else "none", resample)
         files = image_files(self.root)

@@ -11,10 +11,15 @@ from torch import Tensor
 
 from psld.data.bundled import bundled_file
 from psld.data.pixels import PixelArray, chosen_split
+from psld.specs.arguments import whole
 
 __all__ = ["LFW"]
 
 FACES, TRAIN_FACES = 100, 80
+
+
+LARGEST = 2**10
+"""Side of the pictures, at most: they are resampled from 25 pixels, all at once."""
 
 
 class LFW(PixelArray):
@@ -46,8 +51,7 @@ class LFW(PixelArray):
         flip: bool = False,
     ):
         chosen_split(split, ("train", "heldout", "all"))
-        if image_size < 1:
-            raise ValueError(f"image_size must be at least 1: got {image_size}.")
+        whole("image_size", image_size, most=LARGEST)
         pictures = np.load(bundled_file("lfw_subset.npy"), allow_pickle=False)
         kept = {"train": slice(0, TRAIN_FACES), "heldout": slice(TRAIN_FACES, FACES)}.get(split, slice(0, FACES))
         kinds = [pictures[:FACES][kept], pictures[FACES:][kept]] if background else [pictures[:FACES][kept]]

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler
 
+from psld.specs.arguments import checked, seed_number, whole
+
 __all__ = ["ShuffledBatches", "derived_seed"]
 
 
@@ -36,14 +38,16 @@ class ShuffledBatches(Sampler[list[int]]):
         ValueError: a count is below 1, a step below 0, or the batch does not divide among the ranks.
     """
 
+    @checked
     def __init__(
         self, length: int, batch_size: int, seed: int, start_step: int, steps: int, rank: int = 0, world: int = 1
     ):
-        if length < 1 or batch_size < 1:
-            raise ValueError(f"length and batch_size must be at least 1: got {length} and {batch_size}.")
-        if start_step < 0 or steps < 0:
-            raise ValueError(f"start_step and steps must not be negative: got {start_step} and {steps}.")
-        if not 0 <= rank < world:
+        whole("length", length)
+        whole("batch_size", batch_size)
+        whole("start_step", start_step, least=0)
+        whole("steps", steps, least=0)
+        seed_number("seed", seed)
+        if not 0 <= rank < whole("world", world):
             raise ValueError(f"rank must be in 0 … world − 1: got rank {rank}, world {world}.")
         if batch_size % world:
             raise ValueError(f"batch_size is of all ranks together: {batch_size} does not divide among {world}.")

@@ -12,6 +12,7 @@ from torch import Tensor
 from psld.data.bundled import bundled_file
 from psld.data.order import derived_seed
 from psld.data.pixels import PixelData, chosen_split
+from psld.specs.arguments import whole
 
 __all__ = ["Patches"]
 
@@ -55,11 +56,7 @@ class Patches(PixelData):
         chosen_split(split, tuple(SIZES))
         self.regions = [_region(name, split) for name in PHOTOGRAPHS]
         rows, columns = (torch.tensor([region.shape[axis] for region in self.regions]) for axis in (1, 2))
-        if not 1 <= image_size <= min(int(rows.min()), int(columns.min())):
-            raise ValueError(
-                f"image_size must be 1 … {min(int(rows.min()), int(columns.min()))} for split {split!r}: "
-                f"got {image_size}."
-            )
+        whole("image_size", image_size, most=min(int(rows.min()), int(columns.min())))
         columns_of = columns - image_size + 1
         places = (rows - image_size + 1) * columns_of
         available = int(places.sum())

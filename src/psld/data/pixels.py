@@ -44,7 +44,9 @@ class PixelData(ImageData):
         if labels is not None:
             once = torch.as_tensor(labels, dtype=torch.int64)
             if once.shape != (count,):
-                raise ValueError(f"{count} images need {count} labels: got shape {tuple(once.shape)}.")
+                raise ValueError(
+                    f"{count} images need {count} labels: labels must be one an image, got shape {tuple(once.shape)}."
+                )
             self.labels = once.repeat(2) if flip else once
 
     @abstractmethod

@@ -18,6 +18,7 @@ from torch import Tensor
 from psld.kernels import per_sample
 from psld.model import Model, ModelWrapper, Prediction
 from psld.processes import Times
+from psld.specs.arguments import checked, finite, whole
 
 __all__ = ["ClassifierFreeGuidance"]
 
@@ -39,6 +40,7 @@ class ClassifierFreeGuidance(ModelWrapper):
         ValueError: a label out of range, or an interval that is empty.
     """
 
+    @checked
     def __init__(
         self,
         model: Model,
@@ -47,9 +49,12 @@ class ClassifierFreeGuidance(ModelWrapper):
         scale: float | Callable[[Tensor], Tensor] = 1.0,
         interval: tuple[float, float] | None = None,
     ):
+        whole("null", null)
         if not 0 <= label < null:
             raise ValueError(f"label must be in 0 … {null - 1}: got {label}.")
-        if interval is not None and not interval[0] < interval[1]:
+        if not callable(scale):
+            finite("scale", scale)
+        if interval is not None and not (len(interval) == 2 and interval[0] < interval[1]):
             raise ValueError(f"interval must be (low, high) with low below high: got {interval}.")
         super().__init__(model)
         self.label, self.null, self.scale, self.interval = label, null, scale, interval

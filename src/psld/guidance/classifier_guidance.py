@@ -14,7 +14,6 @@ the classifier's certainty back, so that a gradient is left.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from psld.model import Model, ModelWrapper, Prediction, in_own_precision
 from psld.processes import LinearProcess, Times
+from psld.specs.arguments import checked, finite, positive, whole
 
 __all__ = ["ClassifierGuidance"]
 
@@ -45,6 +45,7 @@ class ClassifierGuidance(ModelWrapper):
             a label that the classifier does not have (at the first call, if it does not say its number of `classes`).
     """
 
+    @checked
     def __init__(
         self,
         model: Model,
@@ -54,10 +55,9 @@ class ClassifierGuidance(ModelWrapper):
         temperature: float = 1.0,
         process: LinearProcess | None = None,
     ):
-        if not math.isfinite(scale):
-            raise ValueError(f"scale must be finite: got {scale}.")
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise ValueError(f"temperature must be positive and finite: got {temperature}.")
+        finite("scale", scale)
+        positive("temperature", temperature)
+        whole("label", label, least=0)
         if process is not None and not process.same_marginals(model.process):
             raise ValueError(
                 f"the classifier was trained on states of {process!r}, and the model is of {model.process!r}: a "

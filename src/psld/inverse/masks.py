@@ -10,12 +10,14 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from psld.inverse.operators import require_mask
+from psld.specs.arguments import checked, image_shape, seed_number
 
 __all__ = ["NAMES", "load_mask", "named_mask"]
 
 NAMES = ("center", "random", "half")
 
 
+@checked
 def named_mask(name: str, shape: tuple[int, ...], seed: int = 0) -> Bool[Tensor, "C H W"]:
     """A mask for images of that shape, the same in every channel.
 
@@ -30,6 +32,8 @@ def named_mask(name: str, shape: tuple[int, ...], seed: int = 0) -> Bool[Tensor,
     """
     if name not in NAMES:
         raise ValueError(f"a built-in mask is one of {', '.join(NAMES)}: got {name!r}.")
+    seed_number("seed", seed)
+    image_shape("shape", shape)
     height, width = shape[-2:]
     known = torch.ones(height, width, dtype=torch.bool)
     if name == "center":
@@ -43,6 +47,7 @@ def named_mask(name: str, shape: tuple[int, ...], seed: int = 0) -> Bool[Tensor,
     return require_mask(known.expand(shape).clone())
 
 
+@checked
 def load_mask(path: str | Path, shape: tuple[int, ...]) -> Bool[Tensor, "C H W"]:
     """A PNG (or another picture) as a mask: white where pixels are known, black where they are to be filled in.
 

@@ -16,8 +16,13 @@ from torch import Tensor
 
 from psld.kernels import per_sample
 from psld.specs import SpecifiedValue
+from psld.specs.arguments import LARGEST_IMAGE, checked, finite, shown, whole
 
 __all__ = ["Blur", "GaussianBlur", "Grayscale", "LinearOperator", "Mask", "SuperResolution"]
+
+
+WIDEST_BLUR = 2**11
+"""Its kernel is six times as wide."""
 
 
 class LinearOperator(SpecifiedValue, ABC):
@@ -84,8 +89,7 @@ class SuperResolution(_Multiple):
     shown = ("factor",)
 
     def __init__(self, factor: int = 2):
-        if factor < 2:
-            raise ValueError(f"factor must be at least 2: got {factor}.")
+        whole("factor", factor, least=2, most=LARGEST_IMAGE)
         self.factor, self.gram = factor, 1.0 / factor**2
 
     def forward(self, x: Float[Tensor, "B *data"]) -> Float[Tensor, "B *measured"]:
@@ -111,8 +115,8 @@ class Grayscale(_Multiple):
     shown = ("weights",)
 
     def __init__(self, weights: Sequence[float] = (0.299, 0.587, 0.114)):
-        if len(weights) != 3:
-            raise ValueError(f"three weights are needed, one a channel: got {len(weights)}.")
+        if len(weights) != 3 or not any(finite("weights", weight) for weight in weights):
+            raise ValueError(f"weights must be three, one a channel, and not all 0: got {shown(tuple(weights))}.")
         self.weights = tuple(weights)
         self.gram = sum(w**2 for w in self.weights)
 
@@ -142,10 +146,10 @@ class Blur(LinearOperator):
         self.kernel = torch.as_tensor(kernel, dtype=torch.float64)
 
     @staticmethod
+    @checked
     def uniform(size: int) -> Blur:
         """The mean over size × size pixels."""
-        if size < 1:
-            raise ValueError(f"size must be at least 1: got {size}.")
+        whole("size", size, most=LARGEST_IMAGE)
         return Blur(torch.full((size, size), 1.0 / size**2, dtype=torch.float64))
 
     def forward(self, x: Float[Tensor, "B *data"]) -> Float[Tensor, "B *measured"]:
@@ -190,9 +194,11 @@ class GaussianBlur(Blur):
     """
 
     def __init__(self, std: float, size: int | None = None):
+        if not 0 < std <= WIDEST_BLUR:
+            raise ValueError(f"std must be positive, and at most {WIDEST_BLUR} pixels: got {shown(std)}.")
         size = 2 * math.ceil(3 * std) + 1 if size is None else size
-        if not std > 0 or size < 1 or size % 2 == 0:
-            raise ValueError(f"a Gaussian blur needs std > 0 and an odd size: got {std}, {size}.")
+        if whole("size", size, most=LARGEST_IMAGE) % 2 == 0:
+            raise ValueError(f"size must be odd: got {size}.")
         profile = torch.exp(-0.5 * ((torch.arange(size, dtype=torch.float64) - size // 2) / std) ** 2)
         profile = profile / profile.sum()
         super().__init__(profile[:, None] * profile)

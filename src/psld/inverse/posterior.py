@@ -28,6 +28,7 @@ from psld.inverse.operators import LinearOperator
 from psld.kernels import mix, per_sample
 from psld.model import Model, ModelWrapper, Prediction
 from psld.processes import Times
+from psld.specs.arguments import checked, non_negative, positive, whole
 
 __all__ = ["DPS", "MMPS", "PiGDM", "PosteriorGuidance", "conjugate_gradients"]
 
@@ -51,9 +52,9 @@ class PosteriorGuidance(ModelWrapper):
             than A's measurements.
     """
 
+    @checked
     def __init__(self, model: Model, operator: LinearOperator, observation: Float[Tensor, "B *measured"], noise: float):
-        if not noise >= 0:
-            raise ValueError(f"noise must be at least 0: got {noise}.")
+        non_negative("noise", noise)
         super().__init__(model)
         self.operator, self.observation, self.noise = operator, observation, noise
 
@@ -103,6 +104,7 @@ class DPS(PosteriorGuidance):
         ValueError: neither noise nor a positive step.
     """
 
+    @checked
     def __init__(
         self,
         model: Model,
@@ -112,9 +114,9 @@ class DPS(PosteriorGuidance):
         step: float | None = None,
     ):
         super().__init__(model, operator, observation, noise)
-        if (noise == 0 and step is None) or (step is not None and not step > 0):
+        if noise == 0 and step is None:
             raise ValueError(f"DPS needs noise > 0, or a positive step: got noise {noise}, step {step}.")
-        self.step = step
+        self.step = None if step is None else positive("step", step)
 
     def weigh(
         self, residual: Float[Tensor, "B *measured"], sigma: Float[Tensor, "*B"], covariance: Covariance
@@ -138,6 +140,7 @@ class PiGDM(PosteriorGuidance):
         ValueError: data_std is not positive.
     """
 
+    @checked
     def __init__(
         self,
         model: Model,
@@ -147,9 +150,7 @@ class PiGDM(PosteriorGuidance):
         data_std: float = 1.0,
     ):
         super().__init__(model, operator, observation, noise)
-        if not data_std > 0:
-            raise ValueError(f"data_std must be positive: got {data_std}.")
-        self.data_std = data_std
+        self.data_std = positive("data_std", data_std)
 
     def weigh(
         self, residual: Float[Tensor, "B *measured"], sigma: Float[Tensor, "*B"], covariance: Covariance
@@ -172,6 +173,7 @@ class MMPS(PosteriorGuidance):
         ValueError: no iteration.
     """
 
+    @checked
     def __init__(
         self,
         model: Model,
@@ -181,9 +183,7 @@ class MMPS(PosteriorGuidance):
         iterations: int = 5,
     ):
         super().__init__(model, operator, observation, noise)
-        if iterations < 1:
-            raise ValueError(f"at least one iteration is needed: got {iterations}.")
-        self.iterations = iterations
+        self.iterations = whole("iterations", iterations)
 
     def weigh(
         self, residual: Float[Tensor, "B *measured"], sigma: Float[Tensor, "*B"], covariance: Covariance

@@ -32,6 +32,7 @@ from psld.samplers.sampler import (
     require_fixed_steps,
     row,
 )
+from psld.specs.arguments import whole
 
 __all__ = ["Replacement"]
 
@@ -69,8 +70,7 @@ class Replacement(Sampler, Generic[Tables, State]):
         known: Bool[Tensor, "*data"],
         resamplings: int = 1,
     ):
-        if resamplings < 1:
-            raise ValueError(f"every step is taken at least once: got resamplings = {resamplings}.")
+        whole("resamplings", resamplings)
         self.known = require_mask(known, tuple(images.shape[1:]))
         require_fixed_steps(sampler, "Replacement")
         self.sampler, self.images, self.resamplings = sampler, images, resamplings

@@ -23,6 +23,7 @@ from psld.jobs.stores import Arrays, Pictures, own_share
 from psld.model import Model
 from psld.samplers import FixedStepSampler, Projected, Sampler, Samples
 from psld.samplers.grids import Grid
+from psld.specs.arguments import checked_fields, seed_number, whole
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -56,6 +57,11 @@ class Drawing:
     seed: int = 0
     batch_size: int = 256
     fabric: Fabric | None = None
+
+    def __post_init__(self) -> None:
+        checked_fields(self)
+        seed_number("seed", self.seed)
+        whole("batch_size", self.batch_size)
 
 
 @dataclass(frozen=True)

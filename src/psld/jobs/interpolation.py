@@ -16,10 +16,15 @@ from psld.jobs.drawing import SETTINGS
 from psld.jobs.provenance import described_model, tensor_sha256
 from psld.jobs.stores import Pictures
 from psld.model import Model
+from psld.specs.arguments import checked, device_name, positive, seed_number, whole
 
 __all__ = ["interpolate"]
 
 
+MOST_FRAMES = 10**6
+
+
+@checked
 def interpolate(
     out: str | Path,
     model: Model,
@@ -56,10 +61,11 @@ def interpolate(
     """
     from tqdm import tqdm
 
-    if frames < 2 or batch_size < 1:
-        raise ValueError(f"frames must be at least 2, both ends, and batch_size 1: got {frames}, {batch_size}.")
-    if not tolerance > 0:
-        raise ValueError(f"tolerance must be positive: got {tolerance}.")
+    whole("frames", frames, least=2, most=MOST_FRAMES)
+    whole("batch_size", batch_size)
+    positive("tolerance", tolerance)
+    device_name("device", device)
+    seed_number("seed", seed)
     if not 0.0 < t_min < model.process.T:
         raise ValueError(f"t_min must lie between 0 and {model.process.T:g}: got {t_min}.")
     known = {"seed": seed, "t_min": t_min, "tolerance": tolerance, "frames": frames, "images": tensor_sha256(ends)}

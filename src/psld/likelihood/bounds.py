@@ -23,6 +23,7 @@ from psld.likelihood.dequantisation import Dequantiser
 from psld.likelihood.flow import ProbabilityFlow
 from psld.noise import standard_normal
 from psld.processes import LinearProcess
+from psld.specs.arguments import checked, seed_numbers, whole
 
 __all__ = ["Bound", "Start", "bits_per_dimension", "bound"]
 
@@ -49,6 +50,7 @@ class Bound(NamedTuple):
         return torch.logsumexp(self.log_weights, 0) - math.log(len(self.log_weights))
 
 
+@checked
 def bound(
     flow: ProbabilityFlow,
     x: Float[Tensor, "B *data"],
@@ -74,11 +76,10 @@ def bound(
         ValueError: no draw, another start, not one seed a sample, or start "data" with auxiliary variables that are
             not random.
     """
-    if draws < 1:
-        raise ValueError(f"at least one draw is needed: got {draws}.")
-    if start not in ("perturbed", "data"):
-        raise ValueError(f"start must be 'perturbed' or 'data': got {start!r}.")
-    generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+    whole("draws", draws)
+    if not 0.0 < t <= flow.model.process.T:
+        raise ValueError(f"t must lie in (0, {flow.model.process.T:g}]: got {t}.")
+    generators = [torch.Generator().manual_seed(seed) for seed in seed_numbers("seeds", seeds)]
     begin = perturbed_start if start == "perturbed" else data_start
     process, weights, nfe = flow.model.process, [], torch.zeros(len(x), dtype=torch.int64)
     for _ in range(draws):
@@ -118,6 +119,7 @@ def data_start(
     return process.lift(x, m), law.log_prob(m, torch.zeros_like(m))
 
 
+@checked
 def bits_per_dimension(log_prob: Float[Tensor, "*B"], dimensions: int) -> Float[Tensor, "*B"]:
     """−log₂ p a data dimension, from nats."""
-    return -log_prob / (dimensions * math.log(2.0))
+    return -log_prob / (whole("dimensions", dimensions, most=2**32) * math.log(2.0))

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from psld.model import Model
 from psld.noise import standard_normal
+from psld.specs.arguments import checked, positive, seed_number, whole
 
 __all__ = ["Dequantised", "Dequantiser", "LogitNormal", "Uniform", "fit", "on_levels"]
 
@@ -35,15 +36,15 @@ class Dequantised(NamedTuple):
     log_density: Tensor
 
 
+WIDEST_NETWORK, MOST_IMAGES = 2**14, 2**20
+
 Dequantiser = Callable[[Tensor, Tensor], Dequantised]
 """Called with images on the levels, (B, *data), and standard normal draws of the same shape."""
 
 
 def width_of(levels: int) -> float:
     """w, of `levels` values over [−1, 1]. Raises ValueError for fewer than two."""
-    if levels < 2:
-        raise ValueError(f"a pixel needs at least two levels: got {levels}.")
-    return 2.0 / (levels - 1)
+    return 2.0 / (whole("levels", levels, least=2, most=2**24) - 1)
 
 
 def on_levels(x: Float[Tensor, "B *data"], levels: int, tolerance: float = 1e-3) -> bool:
@@ -63,6 +64,7 @@ class Uniform:
         ValueError: fewer than two levels.
     """
 
+    @checked
     def __init__(self, levels: int = 256):
         self.levels, self.width = levels, width_of(levels)
 
@@ -89,9 +91,12 @@ class LogitNormal(nn.Module):
         ValueError: fewer than two levels.
     """
 
+    @checked
     def __init__(self, channels: int, levels: int = 256, hidden: int = 32):
         super().__init__()
         self.levels, self.width = levels, width_of(levels)
+        whole("channels", channels, most=WIDEST_NETWORK)
+        whole("hidden", hidden, most=WIDEST_NETWORK)
         self.network = nn.Sequential(
             nn.Conv2d(channels, hidden, 3, padding=1),
             nn.SiLU(),
@@ -116,6 +121,7 @@ class LogitNormal(nn.Module):
         return Dequantised(x.double() + self.width * (u - 0.5), log_density.flatten(1).sum(1))
 
 
+@checked
 def fit(
     dequantiser: LogitNormal,
     model: Model,
@@ -146,8 +152,14 @@ def fit(
     Raises:
         RuntimeError: the bound is no longer finite.
     """
-    generator = torch.Generator().manual_seed(seed)
-    process, kernel = model.process, model.process.marginal(t)
+    process = model.process
+    if not 0.0 < t <= process.T:
+        raise ValueError(f"t must lie in (0, {process.T:g}]: got {t}.")
+    whole("steps", steps)
+    whole("batch_size", batch_size, most=MOST_IMAGES)
+    positive("learning_rate", learning_rate)
+    generator = torch.Generator().manual_seed(seed_number("seed", seed))
+    kernel = process.marginal(t)
     model = model.tabulate(process.times(torch.tensor([t], dtype=torch.float64)))
     optimiser = torch.optim.Adam(dequantiser.parameters(), learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)

@@ -22,6 +22,7 @@ from psld.likelihood.traces import ExactTrace, Hutchinson, Trace
 from psld.model import Model
 from psld.noise import Generators
 from psld.samplers.dormand_prince import DormandPrince
+from psld.specs.arguments import checked, shown
 
 __all__ = ["Carried", "LogProb", "ProbabilityFlow"]
 
@@ -61,6 +62,7 @@ class ProbabilityFlow:
         ValueError: a tolerance that is not positive.
     """
 
+    @checked
     def __init__(
         self,
         model: Model,
@@ -69,6 +71,8 @@ class ProbabilityFlow:
         atol: float = 1e-6,
         max_steps: int = 10_000,
     ):
+        if trace is not None and not hasattr(trace, "begin"):
+            raise ValueError(f"trace must be ExactTrace(), Hutchinson(…) or None: got {shown(trace)}.")
         self.model, self.trace = model, trace
         self.solver = DormandPrince(rtol, atol, max_steps, size=_larger_error)
 

@@ -15,6 +15,7 @@ from psld.likelihood.dequantisation import Dequantiser, LogitNormal, Uniform, fi
 from psld.likelihood.flow import ProbabilityFlow
 from psld.likelihood.traces import ExactTrace, Hutchinson
 from psld.model import Model
+from psld.specs.arguments import checked_fields, positive, seed_number, whole
 
 __all__ = ["ImageBits", "LikelihoodSettings", "chosen_dequantiser", "image_bits", "summary"]
 
@@ -47,9 +48,12 @@ class LikelihoodSettings:
     batch_size: int = 64
 
     def __post_init__(self):
-        for name, least in (("draws", 1), ("probes", 0), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} must be at least {least}: got {getattr(self, name)}.")
+        checked_fields(self)
+        for name, least in {"draws": 1, "probes": 0, "batch_size": 1}.items():
+            whole(name, getattr(self, name), least)
+        positive("rtol", self.rtol)
+        positive("t_min", self.t_min)
+        seed_number("seed", self.seed)
 
 
 @dataclass(frozen=True)

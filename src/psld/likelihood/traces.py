@@ -12,6 +12,7 @@ from torch import Tensor
 
 from psld.noise import Generators, standard_normal
 from psld.specs import SpecifiedValue
+from psld.specs.arguments import whole
 
 __all__ = ["ExactTrace", "Hutchinson", "Trace", "TraceOfPath", "quadratic_forms"]
 
@@ -57,6 +58,9 @@ class ExactTrace(SpecifiedValue):
         return trace
 
 
+MOST_PROBES = 10**4
+
+
 class Hutchinson(SpecifiedValue):
     """E[vᵀJv] over probes v of mean zero and covariance I, the same probes along the whole path (Hutchinson, 1989).
 
@@ -74,11 +78,7 @@ class Hutchinson(SpecifiedValue):
     shown = ("probes", "law")
 
     def __init__(self, probes: int = 1, law: Literal["rademacher", "gaussian"] = "rademacher"):
-        if probes < 1:
-            raise ValueError(f"at least one probe is needed: got {probes}.")
-        if law not in ("rademacher", "gaussian"):
-            raise ValueError(f"law must be 'rademacher' or 'gaussian': got {law!r}.")
-        self.probes, self.law = probes, law
+        self.probes, self.law = whole("probes", probes, most=MOST_PROBES), law
 
     def begin(
         self, shape: tuple[int, ...], generators: Generators = None, device: torch.device | str = "cpu"

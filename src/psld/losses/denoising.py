@@ -14,8 +14,12 @@ from psld.losses.objective import Objective
 from psld.model import ScoreModel
 from psld.noise import Generators, standard_normal
 from psld.processes import LinearProcess
+from psld.specs.arguments import finite, positive
 
 __all__ = ["Denoising"]
+
+
+WIDEST = math.log(1e18)
 
 
 class Denoising(Objective):
@@ -37,10 +41,12 @@ class Denoising(Objective):
     """
 
     def __init__(self, sigma_data: float = 0.5, P_mean: float = -1.2, P_std: float = 1.2):
-        for name, value in {"sigma_data": sigma_data, "P_std": P_std}.items():
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be positive: got {value}.")
-        self.sigma_data, self.P_mean, self.P_std = sigma_data, P_mean, P_std
+        self.sigma_data = positive("sigma_data", sigma_data)
+        self.P_mean, self.P_std = finite("P_mean", P_mean), positive("P_std", P_std)
+        if abs(P_mean) + 4 * P_std > WIDEST:
+            raise ValueError(
+                f"P_mean and P_std must leave exp(P_mean ± 4 P_std) between 1e-18 and 1e18: got {P_mean} and {P_std}."
+            )
         self._clock: _Clock | None = None
 
     def __call__(

@@ -11,6 +11,7 @@ from torch import Tensor
 from psld.kernels import Kernel, product
 from psld.processes import LinearProcess
 from psld.specs import SpecifiedValue
+from psld.specs.arguments import positive
 
 __all__ = ["Likelihood", "MinSNR", "UniformNoise", "Weighting"]
 
@@ -50,9 +51,7 @@ class MinSNR(Weighting):
     """
 
     def __init__(self, gamma: float = 5.0):
-        if not 0 < gamma < float("inf"):
-            raise ValueError(f"gamma must be positive and finite: got {gamma}.")
-        self.gamma = gamma
+        self.gamma = positive("gamma", gamma)
 
     def metric(self, process: LinearProcess, kernel: Kernel, t: Tensor, rows: int) -> Tensor:
         snr = process.noise_scale(t) ** -2

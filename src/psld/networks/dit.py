@@ -22,6 +22,7 @@ from psld.networks.class_conditional import null_class_for_none
 from psld.networks.embeddings import PositionalTime, TimeEmbedding
 from psld.networks.image_network import ImageNetwork
 from psld.networks.initialisation import dense
+from psld.specs.arguments import LARGEST_IMAGE, MOST, MOST_CLASSES, WIDEST, shown, whole
 
 __all__ = ["DiT", "DiTBlock", "patch_positions"]
 
@@ -64,8 +65,8 @@ class DiT(ImageNetwork):
         super().__init__(in_channels)
         self.out_channels = self._out_channels(out_channels)
         _require_sizes(patch_size, width, depth, heads, mlp_ratio)
-        if classes is not None and classes < 1:
-            raise ValueError(f"classes must be at least 1, or None for a network without labels: got {classes}.")
+        if classes is not None:
+            whole("classes", classes, most=MOST_CLASSES)
         self.patch_size, self.width, self.classes = patch_size, width, classes
         self.embedding = (PositionalTime() if time is None else time).of_width(width)
         self.time_in = dense(self.embedding.width, width)
@@ -196,10 +197,11 @@ def _norm(width: int) -> nn.LayerNorm:
 
 
 def _require_sizes(patch_size: int, width: int, depth: int, heads: int, mlp_ratio: float) -> None:
-    for name, count in {"patch_size": patch_size, "width": width, "depth": depth, "heads": heads}.items():
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1: got {count}.")
+    whole("patch_size", patch_size, most=LARGEST_IMAGE)
+    whole("width", width, most=WIDEST)
+    whole("depth", depth, most=MOST)
+    whole("heads", heads, most=WIDEST)
     if width % 4 or width % heads:
         raise ValueError(f"width must be divisible by 4 and by heads={heads}: got {width}.")
-    if not mlp_ratio > 0:
-        raise ValueError(f"mlp_ratio must be positive: got {mlp_ratio}.")
+    if not 1 / width <= mlp_ratio <= MOST:
+        raise ValueError(f"mlp_ratio must be positive, and at most {MOST}: got {shown(mlp_ratio)}.")

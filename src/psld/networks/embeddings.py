@@ -16,8 +16,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from psld.specs import SpecifiedValue
+from psld.specs.arguments import WIDEST, positive, whole
 
 __all__ = ["FourierEmbedding", "FourierTime", "PositionalTime", "SinusoidalEmbedding", "TimeEmbedding"]
+
+
+def even_width(width: int) -> int:
+    """An even number of channels, at least 4; raises ValueError for another."""
+    if whole("width", width, most=WIDEST) < 4 or width % 2:
+        raise ValueError(f"width must be even and at least 4: got {width}.")
+    return width
 
 
 class SinusoidalEmbedding(nn.Module):
@@ -35,9 +43,7 @@ class SinusoidalEmbedding(nn.Module):
 
     def __init__(self, width: int, time_scale: float = 1000.0):
         super().__init__()
-        if width < 4 or width % 2:
-            raise ValueError(f"a sinusoidal embedding needs an even width of at least 4: got {width}.")
-        self.width, self.time_scale = width, time_scale
+        self.width, self.time_scale = even_width(width), positive("time_scale", time_scale)
         exponents = torch.arange(width // 2, dtype=torch.float64) / (width // 2 - 1)
         frequencies = torch.exp(-math.log(10_000.0) * exponents).float()
         self.register_buffer("frequencies", frequencies, persistent=False)
@@ -62,9 +68,7 @@ class FourierEmbedding(nn.Module):
 
     def __init__(self, width: int, scale: float = 16.0):
         super().__init__()
-        if width < 1 or not scale > 0:
-            raise ValueError(f"Fourier features need width ≥ 1 and scale > 0: got width={width}, scale={scale}.")
-        self.width = 2 * width
+        self.width, scale = 2 * whole("width", width, most=WIDEST), positive("scale", scale)
         self.register_buffer("frequencies", torch.randn(width) * scale)
 
     def forward(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B width"]:
@@ -93,9 +97,7 @@ class PositionalTime(TimeEmbedding):
     """
 
     def __init__(self, scale: float = 1000.0):
-        if not scale > 0:
-            raise ValueError(f"scale must be positive: got {scale}. It multiplies the time.")
-        self.scale = scale
+        self.scale = positive("scale", scale)
 
     def of_width(self, width: int) -> SinusoidalEmbedding:
         return SinusoidalEmbedding(width, self.scale)
@@ -112,9 +114,7 @@ class FourierTime(TimeEmbedding):
     """
 
     def __init__(self, scale: float = 16.0):
-        if not scale > 0:
-            raise ValueError(f"scale must be positive: got {scale}. It is the standard deviation of the frequencies.")
-        self.scale = scale
+        self.scale = positive("scale", scale)
 
     def of_width(self, width: int) -> FourierEmbedding:
         return FourierEmbedding(width, self.scale)

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from psld.networks.blocks import ResidualBlock, SelfAttention
-from psld.networks.embeddings import TimeEmbedding
+from psld.networks.embeddings import TimeEmbedding, even_width
 from psld.networks.image_network import ImageNetwork
 from psld.networks.initialisation import conv, dense
 from psld.networks.levels import DownLevel, InputResidual, InputSkip, ResidualInput, SkipInput, recomputed
 from psld.networks.resampling import FIR, ConvDownsample, ConvUpsample, Resample, downsampling, upsampling
+from psld.specs.arguments import LARGEST_IMAGE, MOST, shown, whole
 
 __all__ = ["Encoder", "LevelChange"]
 
@@ -46,8 +47,8 @@ class Encoder(ImageNetwork):
             (activation checkpointing): less memory, one more forward pass.
 
     Raises:
-        ValueError: a size that does not fit, a resolution no level has, an unknown name.
-        TypeError: a name where an object is meant.
+        ValueError: a size that does not fit, a resolution no level has, an unknown name, or one where an object is
+            meant.
     """
 
     def __init__(
@@ -74,9 +75,6 @@ class Encoder(ImageNetwork):
         _require_counts(blocks, width, dropout)
         attended = resolutions[-1:] if attention_resolutions is None else attention_resolutions
         _require_attended(attended, resolutions)
-        _require_kinds(time, resampling, progressive_input)
-        if level_change not in ("block", "convolution", "resampling"):
-            raise ValueError(f"level_change must be one of 'block', 'convolution', 'resampling': got {level_change!r}.")
         self.channels_last, self.recompute = channels_last, recompute
         self._time_width, self._dropout, self._skip_rescale = 4 * width, dropout, skip_rescale
         self._resampling, self._level_change = resampling, level_change
@@ -172,10 +170,12 @@ class Encoder(ImageNetwork):
 
 
 def _resolutions(image_size: int, multipliers: Sequence[int]) -> list[int]:
-    if not multipliers or any(multiplier < 1 for multiplier in multipliers):
-        raise ValueError(f"multipliers must be one or more positive integers: got {tuple(multipliers)}.")
+    if not multipliers or not all(1 <= multiplier <= MOST for multiplier in multipliers):
+        raise ValueError(
+            f"multipliers must be whole numbers in 1 … {MOST}, at least one: got {shown(list(multipliers))}."
+        )
     factor = 2 ** (len(multipliers) - 1)
-    if image_size < 1 or image_size % factor:
+    if whole("image_size", image_size, most=LARGEST_IMAGE) % factor:
         raise ValueError(
             f"image_size must be divisible by {factor} for {len(multipliers)} levels: got {image_size}. "
             "Use fewer multipliers, or images of another size."
@@ -184,12 +184,10 @@ def _resolutions(image_size: int, multipliers: Sequence[int]) -> list[int]:
 
 
 def _require_counts(blocks: int, width: int, dropout: float) -> None:
-    if blocks < 1:
-        raise ValueError(f"blocks must be at least 1: got {blocks}.")
-    if width < 4 or width % 2:
-        raise ValueError(f"width must be even and at least 4: got {width}.")
+    whole("blocks", blocks, most=MOST)
+    even_width(width)
     if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be in [0, 1): got {dropout}.")
+        raise ValueError(f"dropout must be in [0, 1): got {shown(dropout)}.")
 
 
 def _require_attended(attention_resolutions: Sequence[int], resolutions: list[int]) -> None:
@@ -199,19 +197,3 @@ def _require_attended(attention_resolutions: Sequence[int], resolutions: list[in
             f"attention_resolutions {unknown} are not among the levels' resolutions {resolutions}. "
             "Use some of those, or () for attention in the middle only."
         )
-
-
-def _require_kinds(time: object, resampling: object, progressive_input: object) -> None:
-    """Refuses names where objects are meant: their arguments would be lost."""
-    kinds = {
-        "time": (time, (TimeEmbedding,), "PositionalTime(scale=…) or FourierTime(scale=…)"),
-        "resampling": (resampling, (FIR, type(None)), "FIR(taps=…) or None"),
-        "progressive_input": (
-            progressive_input,
-            (SkipInput, ResidualInput, type(None)),
-            "SkipInput(combine=…), ResidualInput() or None",
-        ),
-    }
-    for name, (value, allowed, said) in kinds.items():
-        if not isinstance(value, allowed):
-            raise TypeError(f"{name} must be {said}, of psld.networks: got {value!r}.")

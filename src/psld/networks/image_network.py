@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from psld.networks.channels import Output, filled_channels
 from psld.processes import LinearProcess
 from psld.specs import Specified
+from psld.specs.arguments import WIDEST, whole
 
 __all__ = ["ImageNetwork"]
 
@@ -31,13 +32,12 @@ class ImageNetwork(Specified, nn.Module):
     def __init__(self, in_channels: int | None = None):
         super().__init__()
         self.in_channels = RGB if in_channels is None else in_channels
-        _require_positive("in_channels", self.in_channels)
+        whole("in_channels", self.in_channels, most=WIDEST)
 
     def _out_channels(self, out_channels: int | None) -> int:
         """The channels that come out: as many as go in, unless they are given."""
         channels = self.in_channels if out_channels is None else out_channels
-        _require_positive("out_channels", channels)
-        return channels
+        return whole("out_channels", channels, most=WIDEST)
 
     @classmethod
     def for_data(
@@ -88,8 +88,3 @@ class ImageNetwork(Specified, nn.Module):
                 f"out_channels={output.shape[1]} is no multiple of the {z.shape[2]} channels of {tuple(z.shape)}."
             )
         return output.unflatten(1, (-1, z.shape[2]))
-
-
-def _require_positive(name: str, count: int) -> None:
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1: got {count}.")

@@ -62,8 +62,6 @@ class SkipInput(SpecifiedValue):
     """
 
     def __init__(self, combine: Combine = "sum"):
-        if combine not in ("sum", "cat"):
-            raise ValueError(f"combine must be one of 'sum', 'cat': got {combine!r}.")
         self.combine: Combine = combine
 
 

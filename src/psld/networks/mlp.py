@@ -10,6 +10,7 @@ from torch.nn import functional
 from psld.networks.embeddings import SinusoidalEmbedding
 from psld.networks.initialisation import dense
 from psld.specs import Specified
+from psld.specs.arguments import MOST, WIDEST, whole
 
 __all__ = ["MLP"]
 
@@ -41,10 +42,10 @@ class MLP(Specified, nn.Module):
         super().__init__()
         self.variables, self.dimension = variables, dimension
         self.out_variables = variables if out_variables is None else out_variables
-        counts = {"variables": variables, "dimension": dimension, "out_variables": self.out_variables, "depth": depth}
-        for name, count in counts.items():
-            if count < 1:
-                raise ValueError(f"{name} must be at least 1: got {count}.")
+        whole("variables", variables, most=WIDEST)
+        whole("dimension", dimension, most=WIDEST**2)
+        whole("out_variables", self.out_variables, most=WIDEST)
+        whole("depth", depth, most=MOST)
         self.embedding = SinusoidalEmbedding(width, time_scale)
         self.time = dense(width, width)
         self.inputs = dense(variables * dimension, width)

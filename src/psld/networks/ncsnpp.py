@@ -33,6 +33,7 @@ from psld.networks.levels import (
 )
 from psld.networks.normalisation import group_norm
 from psld.networks.resampling import FIR, ConvUpsample, upsampling
+from psld.specs.arguments import MOST_CLASSES, whole
 
 __all__ = ["NCSNpp"]
 
@@ -72,6 +73,8 @@ class NCSNpp(Encoder):
         recompute: bool = False,
         classes: int | None = None,
     ):
+        if classes is not None:
+            whole("classes", classes, most=MOST_CLASSES)
         super().__init__(
             in_channels=in_channels,
             image_size=image_size,
@@ -88,17 +91,11 @@ class NCSNpp(Encoder):
             channels_last=channels_last,
             recompute=recompute,
         )
-        if progressive_output not in (None, "output_skip", "residual"):
-            raise ValueError(
-                f"progressive_output must be one of 'output_skip', 'residual', or None: got {progressive_output!r}."
-            )
         self.out_channels, self.progressive_output = self._out_channels(out_channels), progressive_output
         self.ups = self._up_levels(progressive_output)
         if progressive_output != "output_skip":
             self.norm_out = group_norm(self._channels[0])
             self.conv_out = conv(self._channels[0], self.out_channels, 3, zero=True)
-        if classes is not None and classes < 1:
-            raise ValueError(f"classes must be at least 1, or None for a network without labels: got {classes}.")
         self.classes = classes
         if classes is not None:  # last, so that all other weights start as they do without it
             self.class_embedding = nn.Embedding(classes + 1, self._time_width)

@@ -12,6 +12,7 @@ from psld.networks.encoder import Encoder, LevelChange
 from psld.networks.initialisation import dense
 from psld.networks.levels import ResidualInput, SkipInput
 from psld.networks.resampling import FIR
+from psld.specs.arguments import MOST_CLASSES, whole
 
 __all__ = ["NoiseClassifier"]
 
@@ -45,6 +46,7 @@ class NoiseClassifier(Encoder):
         channels_last: bool = False,
         recompute: bool = False,
     ):
+        whole("classes", classes, least=2, most=MOST_CLASSES)
         super().__init__(
             in_channels=in_channels,
             image_size=image_size,
@@ -61,8 +63,6 @@ class NoiseClassifier(Encoder):
             channels_last=channels_last,
             recompute=recompute,
         )
-        if classes < 2:
-            raise ValueError(f"classes must be at least 2: got {classes}.")
         self.classes = classes
         size = self.image_size // 2 ** (len(multipliers) - 1)
         self.logits = dense(self._deepest * size**2, classes, bias=False)

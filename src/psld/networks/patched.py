@@ -11,6 +11,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from psld.networks.channels import Interface, argument
 from psld.networks.wrapping import Wrapping
+from psld.specs.arguments import LARGEST_IMAGE, whole
 
 __all__ = ["Patched"]
 
@@ -31,9 +32,7 @@ class Patched(Wrapping):
 
     def __init__(self, network: nn.Module, size: int = 2):
         super().__init__(network)
-        if size < 1:
-            raise ValueError(f"size must be at least 1: got {size}. It is the side of a patch, in pixels.")
-        self.size = size
+        self.size = whole("size", size, most=LARGEST_IMAGE)
 
     @classmethod
     def inner_interface(cls, arguments: Mapping[str, Any], interface: Interface) -> Interface:

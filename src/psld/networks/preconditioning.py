@@ -9,7 +9,6 @@ EDM's input, the others are noise that tells nothing. Derivation: docs/derivatio
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from psld.kernels import mix, per_sample
 from psld.networks.channels import Interface
 from psld.networks.wrapping import Wrapping
 from psld.processes import LinearProcess, Times, statistic_weights
+from psld.specs.arguments import finite, positive
 
 __all__ = ["Preconditioned", "PreconditionedState", "StateCoefficients"]
 
@@ -174,11 +174,9 @@ def _told(sigma: Tensor, low: float, high: float, log_embedding: bool) -> Tensor
 
 
 def _require_scales(sigma_data: float, sigma_min: float, sigma_max: float, mean_data: float) -> None:
-    if not (math.isfinite(sigma_data) and sigma_data > 0):
-        raise ValueError(f"sigma_data must be positive: got {sigma_data}. It is the root mean square of the data.")
-    if not math.isfinite(mean_data):
-        raise ValueError(f"mean_data must be finite: got {mean_data}. It is the mean of the data.")
-    if not 0 < sigma_min < sigma_max:
+    positive("sigma_data", sigma_data)
+    finite("mean_data", mean_data)
+    if not positive("sigma_min", sigma_min) < positive("sigma_max", sigma_max):
         raise ValueError(f"needs 0 < sigma_min < sigma_max: got {sigma_min} and {sigma_max}.")
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from psld.networks.initialisation import conv
 from psld.specs import SpecifiedValue
+from psld.specs.arguments import finite, shown
 
 __all__ = [
     "AverageDownsample",
@@ -35,6 +36,9 @@ __all__ = [
 ]
 
 TAPS = (1.0, 3.0, 3.0, 1.0)
+
+
+MOST_TAPS = 64
 
 
 class FIR(SpecifiedValue):
@@ -201,8 +205,8 @@ def upsampling(resampling: FIR | None) -> Resample:
 
 
 def _require_taps(taps: Sequence[float]) -> None:
-    if len(taps) < 2 or len(taps) % 2 or sum(taps) == 0:
-        raise ValueError(f"a FIR filter needs an even number of taps with a sum other than 0: got {tuple(taps)}.")
+    if not 2 <= len(taps) <= MOST_TAPS or len(taps) % 2 or sum(finite("taps", tap) for tap in taps) == 0:
+        raise ValueError(f"taps must be an even number of them with a sum other than 0: got {shown(tuple(taps))}.")
 
 
 def _transposed(weight: Float[Tensor, "O I a b"]) -> Float[Tensor, "I O a b"]:

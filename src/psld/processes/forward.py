@@ -8,7 +8,6 @@ the prior at T. Noise is an argument: standard normal draws ε of the shape of t
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 
 import torch
@@ -16,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from psld.specs import SpecifiedValue
+from psld.specs.arguments import positive, whole
 
 __all__ = ["ForwardProcess", "Times"]
 
@@ -40,9 +40,7 @@ class ForwardProcess(SpecifiedValue):
     """
 
     def __init__(self, k: int, T: float = 1.0):
-        if not (math.isfinite(T) and T > 0):
-            raise ValueError(f"T must be a positive, finite time: got {T}.")
-        self.k, self.T = k, float(T)
+        self.k, self.T = whole("k", k), float(positive("T", T))
 
     @abstractmethod
     def drift(self, z: Float[Tensor, "B k *data"], t: Times) -> Float[Tensor, "B k *data"]:

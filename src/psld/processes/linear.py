@@ -21,6 +21,7 @@ from psld.processes.collocation import integral, time_dependent_kernel
 from psld.processes.forward import ForwardProcess, Times
 from psld.recipe import LinearRecipe, RecipeError, RecipeReport
 from psld.schedules import Schedule, as_schedule
+from psld.specs.arguments import LARGEST
 
 __all__ = ["LinearProcess", "Matching", "Process", "ScheduledProcess", "statistic_weights"]
 
@@ -358,7 +359,9 @@ def _initial_covariance(auxiliary: float | Tensor | list[list[float]], k: int) -
         block = block * torch.eye(k - 1, dtype=torch.float64)
     if block.shape != (k - 1, k - 1):
         raise ValueError(f"auxiliary_covariance must be {k - 1}×{k - 1} (or a number): got shape {tuple(block.shape)}.")
-    if k > 1 and not (block.isfinite().all() and torch.equal(block, block.T) and torch.linalg.eigvalsh(block)[0] >= 0):
+    if k > 1 and not (
+        block.abs().max() <= LARGEST and torch.equal(block, block.T) and torch.linalg.eigvalsh(block)[0] >= 0
+    ):
         raise ValueError(f"auxiliary_covariance must be symmetric positive semi-definite: got {block.tolist()}.")
     covariance = torch.zeros(k, k, dtype=torch.float64)
     covariance[1:, 1:] = block

@@ -9,8 +9,12 @@ import torch
 from psld.processes.linear import Process
 from psld.recipe import LinearRecipe
 from psld.schedules import Schedule
+from psld.specs.arguments import non_negative, positive, whole
 
 __all__ = ["CLD", "PSLD", "HigherOrderLangevin"]
+
+LONGEST = 64
+"""Variables of a chain, at most."""
 
 
 class PSLD(Process):
@@ -39,17 +43,13 @@ class PSLD(Process):
         beta: float | Schedule = 8.0,
         mass: float | None = None,
     ):
-        nu = gamma + 4.0 if nu is None else nu
-        if gamma < 0 or nu <= 0 or kappa < 0:
-            raise ValueError(
-                f"PSLD needs gamma ≥ 0, nu > 0, kappa ≥ 0: got gamma = {gamma}, nu = {nu}, kappa = {kappa}."
-            )
+        nu = non_negative("gamma", gamma) + 4.0 if nu is None else nu
+        gamma, nu, kappa = non_negative("gamma", gamma), positive("nu", nu), non_negative("kappa", kappa)
         if mass is None:
             if gamma == nu:
                 raise ValueError(f"no mass is critical when gamma = nu = {gamma}: give mass, or another nu.")
             mass = 4.0 / (gamma - nu) ** 2
-        if mass <= 0:
-            raise ValueError(f"mass must be positive: got {mass}.")
+        mass = positive("mass", mass)
         self.gamma, self.nu, self.kappa, self.mass = gamma, nu, kappa, mass
         recipe = LinearRecipe(
             diffusion=[[0.5 * gamma, 0.0], [0.0, 0.5 * mass * nu]],
@@ -80,7 +80,7 @@ class HigherOrderLangevin(Process):
     (order 3: γ = (1, 2√2), ξ = 3√3; Shi & Liu, 2024).
 
     Args:
-        order: n ≥ 2.
+        order: n, in 2 … 64; order 1 is VPSDE.
         beta: β, a number or a schedule.
         kappa: initial variance of the auxiliary variables.
     """
@@ -88,10 +88,7 @@ class HigherOrderLangevin(Process):
     shown = ("order",)
 
     def __init__(self, order: int = 3, beta: float | Schedule = 8.0, kappa: float = 0.04):
-        if order < 2:
-            raise ValueError(f"order must be at least 2: got {order}. Order 1 is VPSDE.")
-        if kappa < 0:
-            raise ValueError(f"kappa must be ≥ 0: got {kappa}.")
+        order, kappa = whole("order", order, least=2, most=LONGEST), non_negative("kappa", kappa)
         self.order = order
         rate = math.sqrt(2 * order - 3)
         diffusion, curl = torch.zeros(2, order, order, dtype=torch.float64)

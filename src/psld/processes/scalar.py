@@ -11,6 +11,7 @@ from psld.processes.forward import Times
 from psld.processes.linear import Process, ScheduledProcess
 from psld.recipe import LinearRecipe, RecipeReport
 from psld.schedules import Geometric, Karras, Linear, Schedule, as_schedule
+from psld.specs.arguments import positive
 
 __all__ = ["EDM", "VESDE", "VPSDE", "SubVPSDE"]
 
@@ -71,8 +72,8 @@ class VESDE(NoiseAlone):
     """
 
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0):
-        self.sigma_min, self.sigma_max = sigma_min, sigma_max
         super().__init__(Geometric(sigma_min, sigma_max), T=1.0)
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
 
 
 class EDM(NoiseAlone):
@@ -87,7 +88,7 @@ class EDM(NoiseAlone):
     shown = ("sigma_max",)
 
     def __init__(self, sigma_max: float = 80.0):
-        super().__init__(Karras(), T=sigma_max)
+        super().__init__(Karras(), T=positive("sigma_max", sigma_max))
 
 
 class SubVPSDE(ScheduledProcess):

@@ -22,6 +22,7 @@ from psld.processes import LinearProcess, ScheduledProcess
 from psld.samplers.flows import quadrature
 from psld.samplers.requirements import require_scheduled
 from psld.samplers.sampler import Noise, OneStepSampler, States, Times
+from psld.specs.arguments import finite
 
 __all__ = ["Conjugate", "ConjugateStep", "Direction", "conjugate_step", "direction_matrix"]
 
@@ -53,7 +54,7 @@ class Conjugate(OneStepSampler[ConjugateStep]):
 
     def __init__(self, lam: float = 0.0, direction: Direction = "ones"):
         direction_matrix(direction, 1)
-        self.lam: float = lam
+        self.lam: float = finite("lam", lam)
         self.direction: Direction = direction
 
     def tables(self, process: LinearProcess, t: Times, s: Times) -> ConjugateStep:

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from psld.kernels import per_sample
+from psld.specs.arguments import one_of, positive, whole
 
 __all__ = ["DormandPrince", "Rate", "Solution", "root_mean_square"]
 
@@ -71,11 +72,9 @@ class DormandPrince:
         control: Literal["sample", "batch"] = "sample",
         size: Callable[[Tensor], Tensor] = root_mean_square,
     ):
-        if not (rtol > 0 and atol > 0 and max_steps > 0):
-            raise ValueError(f"rtol, atol and max_steps must be positive: got {rtol}, {atol}, {max_steps}.")
-        if control not in ("sample", "batch"):
-            raise ValueError(f"control must be 'sample' or 'batch': got {control!r}.")
-        self.rtol, self.atol, self.max_steps, self.control, self.size = rtol, atol, max_steps, control, size
+        self.rtol, self.atol = positive("rtol", rtol), positive("atol", atol)
+        self.max_steps, self.control, self.size = whole("max_steps", max_steps), control, size
+        one_of("control", control, ("sample", "batch"))
 
     def solve(self, rate: Rate, z: Float[Tensor, "B ..."], start: float, end: float) -> Solution:
         """Carry z from time `start` to time `end`.

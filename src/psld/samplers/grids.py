@@ -5,6 +5,7 @@ NFE counts every network call: a grid of N times takes N − 1 steps, and a fina
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
@@ -18,6 +19,7 @@ from torch import Tensor
 from psld.files import parse_json, read_json, write_json
 from psld.processes import VPSDE, LinearProcess
 from psld.specs import SpecifiedValue, build
+from psld.specs.arguments import checked, positive, shown, whole
 
 __all__ = [
     "NAMES",
@@ -39,6 +41,9 @@ __all__ = [
 Final = Literal["denoise", "euler", "none"]
 
 
+MOST_STEPS, LEAST_RHO, MOST_RHO = 10**6, 0.01, 1000.0
+
+
 class Grid(SpecifiedValue):
     """Decreasing times, from where sampling starts to where it stops, and what becomes of the last state.
 
@@ -52,14 +57,14 @@ class Grid(SpecifiedValue):
     """
 
     def __init__(self, times: Float[Tensor, " n"] | Sequence[float], final: Final = "denoise"):
-        if final not in ("denoise", "euler", "none"):
-            raise ValueError(f"final must be 'denoise', 'euler' or 'none': got {final!r}.")
         self.times: Float[Tensor, " n"] = torch.as_tensor(times, dtype=torch.float64)
         self.final: Final = final
         if self.times.ndim != 1 or len(self.times) < 2:
-            raise ValueError(f"a grid needs at least two times: got shape {tuple(self.times.shape)}.")
-        if not (self.times.diff() < 0).all() or self.times[-1] <= 0:
-            raise ValueError("a grid's times must be positive and strictly decreasing, from noise to data.")
+            raise ValueError(f"times must be at least two, a row: got shape {tuple(self.times.shape)}.")
+        if not ((self.times.diff() < 0).all() and self.times[-1] > 0 and self.times[0] < math.inf):
+            raise ValueError(
+                f"times must be positive and strictly decreasing, from noise to data: got {shown(self.times.tolist())}."
+            )
 
     def save(self, path: str | Path) -> None:
         """Write the grid as JSON, in one piece; `load` reads it."""
@@ -92,6 +97,7 @@ class Grid(SpecifiedValue):
         return self.steps + (self.final != "none")
 
 
+@checked
 def uniform(process: LinearProcess, nfe: int, end: float = 1e-3, final: Final = "denoise") -> Grid:
     """Equal steps from T to `end`.
 
@@ -101,11 +107,13 @@ def uniform(process: LinearProcess, nfe: int, end: float = 1e-3, final: Final = 
     return Grid(process.T - (process.T - end) * _fractions(process, nfe, end, final), final)
 
 
+@checked
 def quadratic(process: LinearProcess, nfe: int, end: float = 1e-3, final: Final = "denoise") -> Grid:
     """t = end + (T − end)(1 − i/N)²: steps shorten towards the data."""
     return Grid(end + (process.T - end) * (1.0 - _fractions(process, nfe, end, final)) ** 2, final)
 
 
+@checked
 def log_snr(process: LinearProcess, nfe: int, end: float = 1e-3, final: Final = "denoise") -> Grid:
     """Equal steps in log σ(t), the log-SNR of the sufficient statistic."""
     fractions = _fractions(process, nfe, end, final)
@@ -114,6 +122,7 @@ def log_snr(process: LinearProcess, nfe: int, end: float = 1e-3, final: Final = 
     return _at_noise_scales(process, target.exp(), end, final)
 
 
+@checked
 def edm_rho(
     process: LinearProcess,
     nfe: int,
@@ -130,15 +139,18 @@ def edm_rho(
     Raises:
         ValueError: nfe too small for one step, or not 0 < sigma_min < σ of the start, or rho is not positive.
     """
-    start = min(sigma_max, float(process.noise_scale(process.T)))
-    if not (0 < sigma_min < start and rho > 0):
-        raise ValueError(f"needs 0 < sigma_min < {start:g} and rho > 0: got {sigma_min}, {rho}.")
+    start = min(positive("sigma_max", sigma_max), float(process.noise_scale(process.T)))
+    if not 0 < sigma_min < start:
+        raise ValueError(f"sigma_min must be positive and below sigma_max and σ(T), {start:g}: got {sigma_min}.")
+    if not LEAST_RHO <= rho <= MOST_RHO:
+        raise ValueError(f"rho must be in [{LEAST_RHO}, {MOST_RHO}]: got {shown(rho)}.")
     end = float(process.time_of(torch.tensor(sigma_min, dtype=torch.float64)))
     fractions = _fractions(process, nfe, end, final)
     high, low = start ** (1 / rho), sigma_min ** (1 / rho)
     return _at_noise_scales(process, (high + fractions * (low - high)) ** rho, end, final)
 
 
+@checked
 def noise_scales(process: LinearProcess, sigmas: Float[Tensor, " n"], final: Final = "denoise") -> Grid:
     """A grid through the times at which the process has these noise scales; it starts at T instead of at the first.
 
@@ -149,6 +161,7 @@ def noise_scales(process: LinearProcess, sigmas: Float[Tensor, " n"], final: Fin
     return _at_noise_scales(process, sigmas, float(process.time_of(sigmas[-1])), final)
 
 
+@checked
 def optimised(process: LinearProcess, nfe: int, final: Final = "denoise") -> Grid:
     """The grid on which the exponential sampler of order 2 came nearest to the exact flow of the digits mixture.
 
@@ -172,6 +185,7 @@ def optimised(process: LinearProcess, nfe: int, final: Final = "denoise") -> Gri
     return _stored(process, found, nfe, final)
 
 
+@checked
 def optimised_projected(process: LinearProcess, nfe: int, final: Final = "denoise") -> Grid:
     """The same for `Projected` samplers, of any process: they walk in the statistic y, where all processes are one.
 
@@ -186,6 +200,7 @@ def optimised_projected(process: LinearProcess, nfe: int, final: Final = "denois
     return _stored(process, _searched(VPSDE()), nfe, final)
 
 
+@checked
 def best(process: LinearProcess, nfe: int, projected: bool = False) -> Grid:
     """The optimised grid where there is one for this process and number of calls, else `log_snr`.
 
@@ -202,8 +217,10 @@ def best(process: LinearProcess, nfe: int, projected: bool = False) -> Grid:
     return log_snr(process, nfe)
 
 
+@checked
 def ends(process: LinearProcess, end: float = 1e-3, final: Final = "denoise") -> Grid:
     """T and `end` alone, for samplers that choose the steps between them."""
+    _require_within(process, end)
     return Grid([process.T, end], final)
 
 
@@ -229,7 +246,7 @@ def _searched(process: LinearProcess) -> dict[int, tuple[float, ...]]:
 
 def _stored(process: LinearProcess, found: dict[int, tuple[float, ...]], nfe: int, final: Final) -> Grid:
     if nfe not in found:
-        raise ValueError(f"optimised grids are there for nfe = {', '.join(map(str, sorted(found)))}: got {nfe}.")
+        raise ValueError(f"nfe must be one of {', '.join(map(str, sorted(found)))} for an optimised grid: got {nfe}.")
     sigmas = [float(process.noise_scale(process.T)), *found[nfe][1:]]
     return noise_scales(process, torch.tensor(sigmas, dtype=torch.float64), final)
 
@@ -238,6 +255,7 @@ NAMES = ("log-snr", "edm-rho", "uniform", "quadratic", "optimised", "paper-unifo
 """What `Sampler.grid` and the programs call the grids."""
 
 
+@checked
 def named(name: str, process: LinearProcess, nfe: int) -> Grid:
     """The grid of that name, with its defaults.
 
@@ -264,17 +282,20 @@ def _at_noise_scales(process: LinearProcess, sigmas: Float[Tensor, " n"], end: f
     return Grid(times, final)
 
 
+@checked
 def paper(process: LinearProcess, nfe: int, spacing: Literal["uniform", "quadratic"] = "uniform") -> Grid:
     """The convention behind the published numbers: NFE − 1 steps from T to ε = 1e-3, then a noise-free Euler step."""
-    if spacing not in ("uniform", "quadratic"):
-        raise ValueError(f"spacing must be 'uniform' or 'quadratic': got {spacing!r}.")
     return (uniform if spacing == "uniform" else quadratic)(process, nfe, end=1e-3, final="euler")
 
 
+def _require_within(process: LinearProcess, end: float) -> None:
+    if not 0.0 < end < process.T:
+        raise ValueError(f"end, the last time, must lie in (0, {process.T:g}): got {end}.")
+
+
 def _fractions(process: LinearProcess, nfe: int, end: float, final: Final) -> Float[Tensor, " n"]:
-    steps = nfe - (final != "none")
+    steps = whole("nfe", nfe, most=MOST_STEPS) - (final != "none")
     if steps < 1:
         raise ValueError(f"nfe must be at least {1 + (final != 'none')} with final={final!r}: got {nfe}.")
-    if not 0.0 < end < process.T:
-        raise ValueError(f"the last time must lie in (0, {process.T:g}): got end = {end}.")
+    _require_within(process, end)
     return torch.linspace(0.0, 1.0, steps + 1, dtype=torch.float64)

@@ -20,6 +20,7 @@ from psld.kernels import mix
 from psld.model import Model
 from psld.processes import LinearProcess
 from psld.samplers.sampler import Noise, OneStepSampler, States, Times
+from psld.specs.arguments import non_negative, shown
 
 __all__ = ["Heun"]
 
@@ -53,11 +54,9 @@ class Heun(OneStepSampler[HeunStep]):
     nfe_per_step = 2
 
     def __init__(self, churn: float = 0.0, churn_range: Sequence[float] = (0.0, math.inf)):
-        if churn < 0:
-            raise ValueError(f"churn must be ≥ 0: got {churn}.")
-        if len(churn_range) != 2:
-            raise ValueError(f"churn_range must be two noise scales, the lower one first: got {list(churn_range)}.")
-        self.churn, self.churn_range, self.stochastic = churn, tuple(churn_range), churn > 0
+        if len(churn_range) != 2 or not 0 <= churn_range[0] <= churn_range[1]:
+            raise ValueError(f"churn_range must be two noise scales, the lower one first: got {shown(churn_range)}.")
+        self.churn, self.churn_range, self.stochastic = non_negative("churn", churn), tuple(churn_range), churn > 0
 
     def tables(self, process: LinearProcess, t: Times, s: Times) -> HeunStep:
         raised = t

@@ -17,6 +17,7 @@ from psld.kernels import mix
 from psld.model import Model
 from psld.processes import LinearProcess
 from psld.samplers.sampler import FixedStepSampler, Noise, State, States, Tables, Times, require_fixed_steps
+from psld.specs.arguments import shown, whole
 
 __all__ = ["Langevin"]
 
@@ -45,8 +46,9 @@ class Langevin(FixedStepSampler[tuple[Tables, LangevinStep], State]):
     stochastic = True
 
     def __init__(self, predictor: FixedStepSampler, size: float = 0.05, corrections: int = 1):
-        if not 0.0 < size < 1.0 or corrections < 1:
-            raise ValueError(f"size must lie in (0, 1) and corrections be at least 1: got {size}, {corrections}.")
+        if not 0.0 < size < 1.0:
+            raise ValueError(f"size must lie in (0, 1): got {shown(size)}.")
+        corrections = whole("corrections", corrections)
         require_fixed_steps(predictor, "Langevin")
         self.predictor: FixedStepSampler[Tables, State] = predictor
         self.size, self.corrections = size, corrections

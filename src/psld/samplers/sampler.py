@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -25,6 +26,7 @@ from psld.noise import SeededNoise
 from psld.processes import LinearProcess
 from psld.samplers.grids import Grid, best, ends, named
 from psld.specs import SpecifiedValue
+from psld.specs.arguments import checked, device_name, image_shape, seed_numbers, whole
 
 __all__ = [
     "FixedStepSampler",
@@ -105,6 +107,10 @@ class Samples:
         )
 
 
+MOST_SAMPLES, MOST_STEPS = 10**8, 10**6
+"""Of one call, at most."""
+
+
 class Sampler(SpecifiedValue, ABC):
     """Reverses a process along a grid.
 
@@ -164,6 +170,7 @@ class Sampler(SpecifiedValue, ABC):
         """The `nfe` of a grid with as many steps as `nfe` calls allow this sampler: grids count one call a step."""
         return nfe
 
+    @checked
     @torch.no_grad()
     def sample(
         self,
@@ -202,8 +209,11 @@ class Sampler(SpecifiedValue, ABC):
             ValueError: n and seeds contradict each other or say nothing; the shape is unknown; the process lacks what
                 the sampler needs; a grid that cannot be made.
         """
-        seeds, shape = _chosen_seeds(n, seeds), shape or model.known_shape()
-        device = model.device if device is None else torch.device(device)
+        seeds, shape = _chosen_seeds(n, seeds), _chosen_shape(shape, model)
+        whole("steps", steps, most=MOST_STEPS)
+        if batch_size is not None:
+            whole("batch_size", batch_size)
+        device = model.device if device is None else device_name("device", device)
         dtype = dtype or (torch.float64 if device.type == "cpu" else torch.float32)
         plan = self._plan(grid, model.process, steps)
         size = len(seeds) if batch_size is None else batch_size
@@ -241,13 +251,10 @@ class Sampler(SpecifiedValue, ABC):
         watch: Watcher | None = None,
     ) -> Iterator[Samples]:
         """`sample`, a batch at a time, for runs whose samples do not fit in memory together; arguments as there."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1: got {batch_size}.")
-        seeds, shape, plan = (
-            _chosen_seeds(n, seeds),
-            shape or model.known_shape(),
-            self._plan(grid, model.process, steps),
-        )
+        whole("batch_size", batch_size)
+        whole("steps", steps, most=MOST_STEPS)
+        seeds, shape = _chosen_seeds(n, seeds), _chosen_shape(shape, model)
+        plan = self._plan(grid, model.process, steps)
         model = model.tabulate(plan.grid.times)
         for start in range(0, len(seeds), batch_size):
             own = seeds[start : start + batch_size]
@@ -369,16 +376,18 @@ def reverse_drift(process: LinearProcess, z: States, score: States, t: Tensor) -
     return mix(process.drift_rate(t), z) - mix(2.0 * process.diffusion_rate(t), score)
 
 
+def _chosen_shape(shape: Sequence[int] | None, model: Model) -> tuple[int, ...]:
+    return model.known_shape() if shape is None else image_shape("shape", shape)
+
+
 def _chosen_seeds(n: int | None, seeds: int | Sequence[int]) -> tuple[int, ...]:
-    if isinstance(seeds, int):
+    if n is not None:
+        whole("n", n, most=MOST_SAMPLES)
+    if not isinstance(seeds, Sequence | np.ndarray | Tensor):
         if n is None:
-            raise ValueError("say how many samples to draw: n, or a sequence of seeds, one a sample.")
-        if n < 1:
-            raise ValueError(f"n must be at least 1: got {n}.")
-        return tuple(range(seeds, seeds + n))
-    chosen = tuple(int(seed) for seed in seeds)
-    if not chosen:
-        raise ValueError("at least one seed is needed, one a sample.")
+            raise ValueError("n must be how many samples to draw, or seeds a sequence, one a sample: got None.")
+        return tuple(range(*seed_numbers("seeds", (seeds, seeds + n))))
+    chosen = seed_numbers("seeds", seeds)
     if n is not None and n != len(chosen):
         raise ValueError(f"{len(chosen)} seeds for n = {n} samples: give one seed a sample, or leave n out.")
     return chosen

@@ -26,6 +26,7 @@ from psld.processes import LinearProcess, Process
 from psld.samplers.conjugate import ConjugateStep, Direction, conjugate_step, direction_matrix
 from psld.samplers.requirements import require_momentum, require_recipe, require_scheduled
 from psld.samplers.sampler import Noise, OneStepSampler, States, Times
+from psld.specs.arguments import finite, non_negative
 
 __all__ = ["OBA", "ROBA", "RVV", "ConjugateOBA", "ConjugateVerlet", "SymplecticEuler", "VelocityVerlet"]
 
@@ -145,7 +146,7 @@ class OBA(OneStepSampler[FrictionStep]):
     nfe_per_step = 2
 
     def __init__(self, position_noise: float = 1.0):
-        self.position_noise = _checked(position_noise)
+        self.position_noise = non_negative("position_noise", position_noise)
 
     def tables(self, process: LinearProcess, t: Times, s: Times) -> FrictionStep:
         who = type(self).__name__
@@ -188,7 +189,7 @@ class ConjugateVerlet(OneStepSampler[ConjugateFlowStep]):
 
     def __init__(self, lam: float = 0.0, direction: Direction = "ones"):
         direction_matrix(direction, 1)  # refuses any other
-        self.lam: float = lam
+        self.lam: float = finite("lam", lam)
         self.direction: Direction = direction
 
     def tables(self, process: LinearProcess, t: Times, s: Times) -> ConjugateFlowStep:
@@ -223,9 +224,9 @@ class ConjugateOBA(OneStepSampler[ConjugateFrictionStep]):
 
     def __init__(self, lam: float = 0.0, direction: Direction = "ones", position_noise: float = 1.0):
         direction_matrix(direction, 1)  # refuses any other
-        self.lam: float = lam
+        self.lam: float = finite("lam", lam)
         self.direction: Direction = direction
-        self.position_noise = _checked(position_noise)
+        self.position_noise = non_negative("position_noise", position_noise)
 
     def tables(self, process: LinearProcess, t: Times, s: Times) -> ConjugateFrictionStep:
         b, eye = self.lam * direction_matrix(self.direction, process.k), torch.eye(process.k, dtype=torch.float64)
@@ -244,12 +245,6 @@ class ConjugateOBA(OneStepSampler[ConjugateFrictionStep]):
         z = mix(row.friction.mean_map, z) + mix(row.friction.noise, noise())
         eps = model(z, t).eps
         return apply_conjugate(row.position, apply_conjugate(row.momentum, z, eps), eps), None
-
-
-def _checked(position_noise: float) -> float:
-    if not position_noise >= 0:
-        raise ValueError(f"position_noise (λ_s) must be ≥ 0: got {position_noise}.")
-    return position_noise
 
 
 Rows = tuple[Tensor, Tensor]

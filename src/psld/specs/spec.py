@@ -27,6 +27,8 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from psld.specs.arguments import check_arguments, constructor_hints
+
 __all__ = ["Spec", "SpecError", "Specified", "SpecifiedValue", "attach_spec", "class_path", "describe", "spec_of"]
 
 SMALL = 256
@@ -71,7 +73,9 @@ class Spec:
 class Specified:
     """Records class and arguments of every construction, for `spec`.
 
-    Arguments are kept as they were given: containers are copied, tensors and objects are not. They are described when
+    Arguments are held against their annotations first, with a ValueError for one of another type, a NaN or an empty
+    string (`psld.specs.arguments`). They are kept as they were given: containers are copied, tensors and objects are
+    not. They are described when
     `spec` is asked for, so an object made of something that cannot be described (a function, say) works, and only its
     `spec` raises.
     """
@@ -86,6 +90,8 @@ class Specified:
             bound = _signature(cls).bind(self, *args, **kwargs)
         except TypeError:  # __init__ says it better; and copying makes an object without any arguments first
             return self
+        given = dict(list(bound.arguments.items())[1:])
+        check_arguments(constructor_hints(cls), given, bound.signature)
         bound.apply_defaults()
         recorded: dict[str, Any] = {}
         for name, value in list(bound.arguments.items())[1:]:

@@ -23,6 +23,7 @@ from psld.data.order import ShuffledBatches
 from psld.distributed import every_rank, first_problem, launch
 from psld.files import locked
 from psld.model import ScoreModel
+from psld.specs.arguments import checked, seed_number, shown
 from psld.training.checkpoint import Checkpoint, CheckpointError, has_checkpoint, latest_checkpoint
 from psld.training.description import asks_for_labels, described_run, read_description, require_same_run, written
 from psld.training.logs import MetricsRow, RunLog
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainingData", "train"]
 
 
+@checked
 def train(
     model: ScoreModel,
     data: TrainingData,
@@ -85,6 +87,9 @@ def train(
         SystemExit: 143 after SIGTERM, 130 after SIGINT; a checkpoint was written.
     """
     run = Path(run)
+    seed_number("seed", seed)
+    if isinstance(data, str) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        raise ValueError(f"data must be a data set of psld.data, or tensors of one shape: got {shown(data)}.")
     fabric = launch(settings.accelerator, settings.devices, settings.nodes, settings.strategy, settings.precision)
     labels = settings.label_dropout is not None or asks_for_labels(loss)
     with locked(run, "a training run", fabric):
@@ -127,7 +132,7 @@ def _admitted(
     fabric.barrier()
     require_startable(run, resume, overwrite)
     if len(data) < 1:
-        raise ValueError("there are no training data: the data set has length 0.")
+        raise ValueError("there are no training data: data must be one image or more, and has length 0.")
     if not settings.t_min < model.process.T:
         raise ValueError(
             f"t_min must be below the horizon of the process: got {settings.t_min} and T = {model.process.T}."

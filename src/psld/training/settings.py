@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
+
+from psld.specs.arguments import checked_fields, one_of, positive, whole
 
 __all__ = ["Checkpoints", "Precision", "Strategy", "Times", "TrainingSettings"]
 
@@ -21,6 +22,9 @@ Times = Literal["uniform", "stratified"]
 """Independent times; or u, u + 1/B, u + 2/B, … (mod 1) with one u for all B images of a step, each still uniform."""
 
 PUBLISHED_DECAY = 0.9999
+
+MOST_DEVICES, MOST_NODES, MOST_WORKERS = 2**10, 2**16, 2**10
+"""Of one machine, of one run, and of one device: far more than there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,7 @@ class TrainingSettings:
             by the null class, for classifier-free guidance: 0.1 is typical, 0 never. Classifiers leave it None.
         precision: "32-true", "bf16-mixed" or "16-mixed", whose loss scaling skips the steps whose gradients overflow.
         compile: torch.compile the network. Takes minutes at the start, and pays on GPUs.
-        accelerator: as in Lightning Fabric: "auto", "cpu", "cuda", "mps".
+        accelerator: as in Lightning Fabric: "auto", "cpu", "cuda" (or "gpu"), "mps".
         devices, nodes: how many on each machine, and machines. Under torchrun and SLURM, what was started there.
         strategy: "ddp": every process has the network; "fsdp": each a slice of it; "auto".
         checkpoints: "whole": the first process gathers and writes them; "sharded": each process writes the slices it
@@ -59,7 +63,7 @@ class TrainingSettings:
         progress: a progress bar, on terminals only.
 
     Raises:
-        ValueError: a number out of its range, or an unknown precision.
+        ValueError: a field of another type, a number out of its range, or an unknown precision.
     """
 
     steps: int
@@ -89,21 +93,20 @@ class TrainingSettings:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        counts = ("steps", "batch_size", "accumulate", "devices", "nodes")
-        for name in (*counts, "log_every", "checkpoint_every", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1: got {getattr(self, name)}.")
-        for name in ("warmup_steps", "num_workers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be 0 or more: got {getattr(self, name)}.")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be positive and finite: got {self.learning_rate}.")
+        checked_fields(self)
+        for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints"):
+            whole(name, getattr(self, name))
+        for name, most in {"devices": MOST_DEVICES, "nodes": MOST_NODES}.items():
+            whole(name, getattr(self, name), most=most)
+        whole("warmup_steps", self.warmup_steps, least=0)
+        whole("num_workers", self.num_workers, least=0, most=MOST_WORKERS)
+        positive("learning_rate", self.learning_rate)
         if not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be positive: got {self.clip_norm}. For no clipping: .inf")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1): got {self.ema_decay}.")
-        if self.ema_half_life is not None and not 0 < self.ema_half_life < math.inf:
-            raise ValueError(f"ema_half_life must be positive and finite, in images: got {self.ema_half_life}.")
+        if self.ema_half_life is not None:
+            positive("ema_half_life", self.ema_half_life)
         if self.ema_decay is not None and self.ema_half_life is not None:
             raise ValueError(
                 f"ema_decay={self.ema_decay} and ema_half_life={self.ema_half_life} say the same thing twice: "
@@ -113,19 +116,12 @@ class TrainingSettings:
             raise ValueError(f"t_min must be in (0, 1): got {self.t_min}. At t = 0 there is no noise to learn from.")
         if self.label_dropout is not None and not 0 <= self.label_dropout <= 1:
             raise ValueError(f"label_dropout must be in [0, 1], or None for no labels: got {self.label_dropout}.")
-        if self.precision not in ("32-true", "bf16-mixed", "16-mixed"):
-            raise ValueError(f"precision must be '32-true', 'bf16-mixed' or '16-mixed': got {self.precision!r}.")
-        if self.strategy not in ("auto", "ddp", "fsdp"):
-            raise ValueError(f"strategy must be 'auto', 'ddp' or 'fsdp': got {self.strategy!r}.")
-        if self.checkpoints not in ("whole", "sharded"):
-            raise ValueError(f"checkpoints must be 'whole' or 'sharded': got {self.checkpoints!r}.")
+        one_of("accelerator", self.accelerator, ("auto", "cpu", "cuda", "gpu", "mps"))
         if self.checkpoints == "sharded" and self.strategy != "fsdp":
             raise ValueError(
                 f"checkpoints='sharded' needs strategy='fsdp': got {self.strategy!r}, under which every process holds "
                 "the whole network and there is nothing to shard."
             )
-        if self.times not in ("uniform", "stratified"):
-            raise ValueError(f"times must be 'uniform' or 'stratified': got {self.times!r}.")
         if self.max_seconds is not None and not self.max_seconds > 0:
             raise ValueError(f"max_seconds must be positive, or None for no limit: got {self.max_seconds}.")
         if self.batch_size % self.ranks:

@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from psld.specs.arguments import checked, positive, seed_number, whole
+
 __all__ = ["DigitClassifier", "classifier_accuracy", "fit_classifier", "train_digit_classifier"]
 
 Classifier = TypeVar("Classifier", bound=nn.Module)
@@ -47,6 +49,11 @@ class DigitClassifier(nn.Module):
         return self.head(self.features(x))
 
 
+MOST_IMAGES = 2**20
+"""Of a batch, at most."""
+
+
+@checked
 def train_digit_classifier(
     images: Float[Tensor, "n 1 8 8"],
     labels: Int[Tensor, " n"],
@@ -68,6 +75,7 @@ def train_digit_classifier(
         batch_size: images a step, drawn with replacement.
         learning_rate: the peak of the cycle.
     """
+    whole("batch_size", batch_size, most=MOST_IMAGES)
     shifts = _one_pixel_shifts(images)
 
     def batch(generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -96,6 +104,9 @@ def fit_classifier(
         learning_rate: the peak of the cycle.
         device: of the images.
     """
+    seed_number("seed", seed)
+    whole("steps", steps)
+    positive("learning_rate", learning_rate)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -112,6 +123,7 @@ def fit_classifier(
     return classifier.eval()
 
 
+@checked
 @torch.no_grad()
 def classifier_accuracy(classifier: nn.Module, images: Float[Tensor, "n 1 H W"], labels: Int[Tensor, " n"]) -> float:
     """The share, in [0, 1], of images whose largest logit is that of their label."""

@@ -11,9 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from psld.specs.arguments import checked, whole
+
 __all__ = ["energy_distance"]
 
 
+@checked
 def energy_distance(
     a: Float[Tensor, "n *data"], b: Float[Tensor, "m *data"], unbiased: bool = False, chunk: int = 256
 ) -> float:
@@ -30,6 +33,7 @@ def energy_distance(
     Raises:
         ValueError: where a sample is empty, or has one point only and `unbiased` is set.
     """
+    whole("chunk", chunk)
     smallest = 2 if unbiased else 1
     if min(len(a), len(b)) < smallest:
         raise ValueError(f"energy_distance needs at least {smallest} points a sample, got {len(a)} and {len(b)}.")

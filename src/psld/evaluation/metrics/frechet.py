@@ -18,6 +18,7 @@ from torch import Tensor
 
 from psld.evaluation.metrics.metric import Metric
 from psld.evaluation.metrics.moments import Moments
+from psld.specs.arguments import checked
 
 if TYPE_CHECKING:
     from psld.evaluation.statistics import ImageStatistics
@@ -42,6 +43,7 @@ def frechet_between(samples: ImageStatistics, data: ImageStatistics) -> float:
     return frechet_from_moments(a.mean, a.covariance, b.mean, b.covariance)
 
 
+@checked
 def frechet_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
     """d² ≥ 0 between the Gaussians with the means and the unbiased covariances of two samples, in float64.
 

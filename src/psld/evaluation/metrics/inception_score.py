@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from psld.evaluation.metrics.metric import Metric
+from psld.specs.arguments import MOST_CLASSES, whole
 
 if TYPE_CHECKING:
     from psld.evaluation.statistics import ImageStatistics
@@ -46,6 +47,8 @@ class InceptionScore:
     """
 
     def __init__(self, classes: int, parts: int = 10):
+        whole("classes", classes, most=MOST_CLASSES)
+        whole("parts", parts, most=MOST_CLASSES)
         self.sums: Float[Tensor, "parts columns"] = torch.zeros(parts, classes + 2, dtype=torch.float64)
 
     def add(self, logits: Float[Tensor, "n classes"], indices: Int[Tensor, " n"]) -> None:

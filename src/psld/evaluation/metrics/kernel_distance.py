@@ -14,11 +14,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from psld.evaluation.metrics.metric import Metric
+from psld.specs.arguments import checked, seed_number, whole
 
 if TYPE_CHECKING:
     from psld.evaluation.statistics import ImageStatistics
 
 __all__ = ["KernelDistance", "kernel_distance"]
+
+
+MOST_SUBSETS = 10**6
 
 
 class KernelDistance(Metric):
@@ -34,7 +38,10 @@ class KernelDistance(Metric):
     with_inception = {"kernel distance": "KID"}
 
     def __init__(self, subsets: int = 100, subset_size: int = 1000):
-        self.subsets, self.subset_size = subsets, subset_size
+        self.subsets, self.subset_size = (
+            whole("subsets", subsets, most=MOST_SUBSETS),
+            whole("subset_size", subset_size, 2),
+        )
 
     def __call__(self, samples: ImageStatistics, data: ImageStatistics) -> dict[str, Any]:
         size = min(self.subset_size, len(data.features), len(samples.features))
@@ -42,6 +49,7 @@ class KernelDistance(Metric):
         return {self.name: {"mean": mean, "std": spread, "subsets": self.subsets, "subset_size": size}}
 
 
+@checked
 def kernel_distance(
     data: Float[Tensor, "n d"],
     samples: Float[Tensor, "m d"],
@@ -63,6 +71,8 @@ def kernel_distance(
     """
     from torchmetrics.image.kid import KernelInceptionDistance
 
+    whole("subsets", subsets, most=MOST_SUBSETS)
+    seed_number("seed", seed)
     if not 2 <= subset_size <= min(len(data), len(samples)):
         raise ValueError(
             f"subset_size must be between 2 and the size of both sets: {subset_size} of {len(data)} and {len(samples)}."

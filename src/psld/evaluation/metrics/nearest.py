@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from psld.specs.arguments import checked, whole
+
 __all__ = ["MemorisedShare", "Nearest", "memorised_share", "nearest", "nearest_distance"]
 
 
@@ -45,6 +47,7 @@ def nearest(a: Float[Tensor, "n *data"], b: Float[Tensor, "m *data"], chunk: int
     The neighbour is found by a matrix product, `chunk` rows of `a` at a time, and its distance is then taken from the
     difference, so a copy is at distance 0 exactly. Raises ValueError where `b` is empty.
     """
+    whole("chunk", chunk)
     if len(b) == 0:
         raise ValueError("there is nothing to search for nearest points: b is empty.")
     a, b = a.flatten(1).double(), b.flatten(1).double()
@@ -54,11 +57,13 @@ def nearest(a: Float[Tensor, "n *data"], b: Float[Tensor, "m *data"], chunk: int
     return Nearest(index, torch.cat(distances))
 
 
+@checked
 def nearest_distance(a: Float[Tensor, "n *data"], b: Float[Tensor, "m *data"], chunk: int = 512) -> Float[Tensor, " n"]:
     """The Euclidean distance from each point of `a` to the nearest point of `b`, float64; see `nearest`."""
     return nearest(a, b, chunk).distance
 
 
+@checked
 def memorised_share(
     samples: Float[Tensor, "n *data"], train: Float[Tensor, "m *data"], heldout: Float[Tensor, "h *data"]
 ) -> MemorisedShare:

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from psld.evaluation.metrics.metric import Metric
+from psld.specs.arguments import checked, whole
 
 if TYPE_CHECKING:
     from psld.evaluation.statistics import ImageStatistics
@@ -45,6 +46,7 @@ class Neighbourhoods(NamedTuple):
     coverage: float
 
 
+@checked
 def neighbourhoods(
     data: Float[Tensor, "n d"], samples: Float[Tensor, "m d"], k: int = 5, chunk: int = 1024
 ) -> Neighbourhoods:
@@ -59,6 +61,7 @@ def neighbourhoods(
     Raises:
         ValueError: k < 1, or a set has no more than k points.
     """
+    whole("chunk", chunk)
     if k < 1 or min(len(data), len(samples)) <= k:
         raise ValueError(f"k must be ≥ 1 and below the number of points: k = {k}, {len(data)} and {len(samples)}.")
     data, samples = data.double(), samples.double()
