@@ -97,8 +97,8 @@ def draw_samples(
 ) -> Drawn | None:
     """Draws those of `num` samples that are not in a folder yet: images/000000.png …, or samples.npz.
 
-    Sample i has the seed `drawing.seed` + i, and depends neither on the batch size nor on the number of devices. Samples that
-    diverged are left out, and end it with an error once the others are there, or once a whole batch diverged.
+    Sample i has the seed `drawing.seed` + i, and depends neither on the batch size nor on the number of devices. Those
+    that diverged are left out: that is an error once the others are there, or once a whole batch diverged.
 
     Args:
         out: the folder: new, or of the same drawing before.

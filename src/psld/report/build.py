@@ -13,7 +13,6 @@ from torch import Tensor
 from psld.data import Digits, ImageData
 from psld.evaluation.metrics.nearest import memorised_share, nearest
 from psld.files import atomic_file
-from psld.jobs.divergence import refusal
 from psld.model import Clamped, Model, ModelWrapper, ScoreModel
 from psld.report import sections
 from psld.report.drawing import STEPS, draw_film, draw_samples, phase_space_paths
@@ -23,7 +22,7 @@ from psld.report.sections import Section
 from psld.report.speed_quality import SpeedQuality, find_sweep, measure_digits, read_sweep
 from psld.report.training_log import read_loss
 from psld.samplers import Exponential, Sampler
-from psld.samplers.divergence import listed
+from psld.samplers.divergence import listed, refusal
 
 __all__ = ["ReportSettings", "TrainedRun", "build_report", "require_place", "run_folder", "write_report"]
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -82,7 +83,7 @@ def diverged(
 
 
 def listed(seeds: Sequence[int]) -> str:
-    """ "seed 3", or "seeds 3, 7, 9", the first ten of them."""
+    """The first ten as words: seed 3, or seeds 3, 7, 9."""
     few = ", ".join(map(str, seeds[:LISTED]))
     return f"seed{'s' if len(seeds) > 1 else ''} {few}{' …' if len(seeds) > LISTED else ''}"
 

@@ -266,7 +266,7 @@ class Sampler(SpecifiedValue, ABC):
         noise: SeededNoise,
         watch: Watcher | None = None,
     ) -> Samples:
-        """States at the first time of the grid, of the prior or not, as images; `Samples.diverged` says which failed."""
+        """States at the first time of the grid, of the prior or not, as images; those that diverged are only marked."""
         plan = self._plan(grid, model.process, 0)
         model = model.tabulate(plan.grid.times)
         z, nfe = self.integrate(model, z, plan, noise, watch)
