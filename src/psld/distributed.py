@@ -29,6 +29,7 @@ __all__ = [
     "first_problem",
     "gathered",
     "launch",
+    "lists_of_all_ranks",
     "loss_scaler",
     "of_all_ranks",
     "own_part",
@@ -206,3 +207,12 @@ def first_problem(fabric: Fabric, problem: str) -> str:
     problems = [""] * fabric.world_size
     torch.distributed.all_gather_object(problems, problem)
     return next(filter(None, problems), "")
+
+
+def lists_of_all_ranks(fabric: Fabric, own: list[int]) -> list[int]:
+    """The lists of all ranks, one after the other, of any lengths; all of them get the same."""
+    if fabric.world_size == 1:
+        return own
+    received: list[list[int]] = [[]] * fabric.world_size
+    torch.distributed.all_gather_object(received, own)
+    return [item for part in received for item in part]

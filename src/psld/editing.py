@@ -10,6 +10,7 @@ from torch import Tensor
 
 from psld.model import Model
 from psld.noise import SeededNoise
+from psld.samplers.divergence import warn_of_diverged
 from psld.samplers.dormand_prince import DormandPrince
 from psld.samplers.grids import Grid
 from psld.samplers.runge_kutta import flow
@@ -44,7 +45,8 @@ def edit(
 ) -> Samples:
     """SDEdit (Meng et al., ICLR 2022): each image perturbed to the first time of the grid, and sampled from there.
 
-    Position and momentum come from the exact kernel given the image; the later the time, the less of it is kept.
+    Position and momentum come from the exact kernel given the image; the later the time, the less of it is kept. Warns
+    of samples that diverged, as `Sampler.sample`.
 
     Args:
         sampler: any.
@@ -55,7 +57,9 @@ def edit(
     """
     process = model.process
     noise = SeededNoise(seeds, (process.k, *images.shape[1:]), images.dtype, images.device)
-    return sampler.carry(model, process.perturb(images, grid.times[0], noise()), grid, noise)
+    samples = sampler.carry(model, process.perturb(images, grid.times[0], noise()), grid, noise)
+    warn_of_diverged(samples.diverged, samples.seeds)
+    return samples
 
 
 @checked

@@ -3,6 +3,10 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +17,13 @@ from interrupted import killed_at_the_second_batch
 from psld.cli import main
 from psld.files import FolderInUseError, locked
 from psld.guidance.classifier_free import ClassifierFreeGuidance
-from psld.jobs import Drawing, draw_samples, provenance, weights_sha256
+from psld.jobs import Arrays, Drawing, Pictures, draw_samples, provenance, weights_sha256
 from psld.model import Clamped, Model, ScoreModel
 from psld.networks import Autocast
 from psld.plots.pictures import load_images
 from psld.processes import CLD, PSLD, VPSDE
 from psld.runs import load
-from psld.samplers import Ancestral, Exponential, Heun, Sampler
+from psld.samplers import Ancestral, DivergedError, DivergedWarning, Exponential, Heun, Sampler
 from psld.samplers.grids import Grid
 
 GRID = Grid([1.0, 0.5, 0.1])
@@ -108,16 +112,6 @@ def test_a_folder_that_another_process_writes_is_left_alone(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_samples_that_are_not_finite_are_not_written(tmp_path):
-    class Broken(torch.nn.Module):
-        def forward(self, z, t):
-            return z * torch.nan
-
-    model = ScoreModel(Broken(), VPSDE(), data_shape=(1, 2, 2))
-    with pytest.raises(ValueError, match="image 0 is not finite"):
-        draw_samples(tmp_path / "out", Drawing(model, Ancestral(), GRID), 2)
-
-
 # -- what samples depend on --------------------------------------------------------------------------------------------
 
 
@@ -164,3 +158,114 @@ def test_provenance_tells_apart_whatever_changes_samples():
     assert known(ScoreModel(small(), CLD())) == different[0]
     with pytest.raises(ValueError, match="ClassifierFreeGuidance holds what cannot be compared"):
         known(ClassifierFreeGuidance(model, 3, 10, lambda t: t))
+
+
+# -- samples that diverged ---------------------------------------------------------------------------------------------
+
+
+def half_broken() -> ScoreModel:
+    """Answers NaN where the mean of the first state is positive: about half of the samples, by their seeds."""
+
+    def denoiser(y, sigma):
+        broken = (y.flatten(1).mean(1) > 0) & (sigma > 10)
+        return torch.where(broken[:, None, None, None], torch.nan, 0.0 * y)
+
+    return ScoreModel(denoiser, VPSDE(), "denoiser", data_shape=(1, 2, 2))
+
+
+@pytest.mark.parametrize("file_format", ["png", "npz"])
+def test_diverged_samples_are_named_and_written_only_where_that_is_allowed(tmp_path, file_format, monkeypatch):
+    monkeypatch.setattr("psld.jobs.drawing.provenance", lambda *known: {})  # a function is no network to be described
+    model, seeds = half_broken(), list(range(3, 15))
+    with pytest.warns(DivergedWarning):
+        alone = Ancestral().sample(model, grid=GRID, seeds=seeds)
+    wrong = [seed for seed, image in zip(seeds, alone.x, strict=True) if not image.isfinite().all()]
+    good = [i for i, seed in enumerate(seeds) if seed not in wrong]
+    assert 3 < len(wrong) < 9
+    drawing = Drawing(model, Ancestral(), GRID, seed=3, batch_size=6)
+    named = rf"{len(wrong)} samples diverged \(seeds {', '.join(map(str, wrong))}\).*--allow_diverged"
+    for _ in range(2):  # the second time only those that are missing are drawn
+        with pytest.raises(DivergedError, match=named):
+            draw_samples(tmp_path / "out", drawing, 12, file_format)
+        store = Pictures(tmp_path / "out") if file_format == "png" else Arrays(tmp_path / "out")
+        assert sorted(store.present()) == good and not (tmp_path / "out" / "diverged.json").exists()
+
+    drawn = draw_samples(tmp_path / "out", replace(drawing, allow_diverged=True), 12, file_format)
+    assert drawn is not None and drawn.diverged == tuple(wrong) and f"; {len(wrong)} diverged" in drawn.calls
+    assert json.loads((tmp_path / "out" / "diverged.json").read_text()) == {"seeds": wrong}
+    images = drawn.first(12)
+    torch.testing.assert_close(images[good], alone.x[good].float(), rtol=0, atol=1 / 127)
+    assert images[[seed - 3 for seed in wrong]].abs().max() < 0.01  # grey
+    with pytest.raises(DivergedError, match="since an earlier command allowed it"):
+        draw_samples(tmp_path / "out", drawing, 12, file_format)
+
+
+def test_drawing_ends_with_the_first_batch_that_diverged_as_a_whole(tmp_path):
+    class Broken(torch.nn.Module):
+        def forward(self, z, t):
+            return z * torch.nan
+
+    model = ScoreModel(Broken(), VPSDE(), data_shape=(1, 2, 2))
+    with pytest.raises(DivergedError, match=r"^2 samples diverged \(seeds 0, 1\)"):
+        draw_samples(tmp_path / "out", Drawing(model, Ancestral(), GRID, batch_size=2), 1000)
+    assert not (tmp_path / "out" / "images").exists()
+
+
+DIVERGING = ["--sampler", "VelocityVerlet", "--steps", "10", "--batch_size", "2"]
+"""Of psld-digits, all of them, on the log-SNR grid."""
+
+
+@pytest.mark.parametrize(
+    "command, first",
+    [
+        (["sample", "psld-digits", "--num", "2"], "seeds 0, 1"),
+        (["edit", "psld-digits", "Digits", "--num", "1", "--draws", "2", "--start", "0.9"], "draw 0 of image 0"),
+        (
+            ["restore", "psld-digits", "Digits", "--num", "1", "--draws", "2", "--operator", "SuperResolution"],
+            "draw 0 of image 0",
+        ),
+        (["inpaint", "psld-digits", "Digits", "--num", "1", "--draws", "2", "--mask", "half"], "draw 0 of image 0"),
+    ],
+    ids=lambda given: given[0] if isinstance(given, list) else "",
+)
+def test_every_command_that_draws_fails_of_diverged_samples(tmp_path, capsys, command, first):
+    options = [*command, *DIVERGING, "--out", str(tmp_path / "out")]
+    assert main(options) == 1
+    said = capsys.readouterr().err
+    assert "2 samples diverged (seeds 0, 1)" in said and first in said and "--allow_diverged" in said
+    assert not list((tmp_path / "out").rglob("*.png"))
+    assert main([*options, "--allow_diverged"]) == 0
+    assert "2 diverged (seeds 0, 1)" in capsys.readouterr().out
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 2
+
+
+def test_evaluation_judges_diverged_samples_says_so_and_fails(tmp_path, capsys):
+    command = ["evaluate", "psld-digits", "--against", "Digits", "--num", "10", *DIVERGING, "--out", str(tmp_path)]
+    for _ in range(2):  # the second time the result is read
+        assert main(command) == 1
+        said = capsys.readouterr()
+        assert "diverged: 10 of 10 (seeds 0, 1, 2, 3, 4, 5, 6, 7, 8, 9)" in said.out
+        assert "10 samples diverged" in said.err
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("VelocityVerlet-*.json")]
+    assert [result["diverged"] for result in results] == [list(range(10))]
+    assert main([*command, "--allow_diverged"]) == 0
+
+
+def test_no_report_is_written_of_diverged_samples(tmp_path, capsys):
+    command = ["report", "psld-digits", "--quick", "--num", "4", *DIVERGING[:4], "--out", str(tmp_path / "report.html")]
+    assert main(command) == 1
+    assert "4 samples diverged (seeds 0, 1, 2, 3)" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+    assert main([*command, "--allow_diverged"]) == 0
+    assert "4 of them diverged" in (tmp_path / "report.html").read_text()
+
+
+def test_two_processes_both_fail_of_diverged_samples_and_name_those_of_each(tmp_path):
+    program = Path(sys.executable).with_name("psld")
+    command = [program, "sample", "psld-digits", "--num", "4", *DIVERGING, "--devices", "2", "--out", tmp_path / "out"]
+    failed = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert failed.returncode == 1 and "4 samples diverged (seeds 0, 1, 2, 3)" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    subprocess.run([*command, "--allow_diverged"], check=True, capture_output=True, timeout=120)
+    assert json.loads((tmp_path / "out" / "diverged.json").read_text()) == {"seeds": [0, 1, 2, 3]}
+    assert sorted(path.name for path in (tmp_path / "out").glob("diverged*")) == ["diverged.json"]

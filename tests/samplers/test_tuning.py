@@ -56,9 +56,9 @@ class Shifted:
     def __init__(self, judge, value, best=0.3, limit=2.0):
         self.images, self.shift = judge.images, value - best if value < limit else math.nan
 
-    def sample(self, model, grid, seeds, shape):
+    def batches(self, model, grid, seeds, shape, batch_size):
         x = self.images + self.shift
-        return Samples(x, x[:, None], torch.ones(len(x), dtype=torch.int64), tuple(seeds))
+        yield Samples(x, x[:, None], torch.ones(len(x), dtype=torch.int64), tuple(seeds), x.isnan().any(1))
 
 
 @pytest.mark.usefixtures("unchecked")  # `Shifted` is no sampler

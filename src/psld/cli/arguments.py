@@ -182,7 +182,17 @@ def add_sampling_arguments(options: ArgumentParser) -> None:
         "--precision", type=Precision, default="32-true", help="16 bits inside the network, where the hardware has them"
     )
     options.add_argument("--compile", type=bool, default=False, help="torch.compile the network first")
+    add_diverged_argument(options)
     add_model_arguments(options)
+
+
+def add_diverged_argument(options: ArgumentParser) -> None:
+    """--allow_diverged: of every command that draws."""
+    options.add_argument(
+        "--allow_diverged",
+        action="store_true",
+        help="accept samples that diverged (not finite, or far outside what the process allows); else they fail it",
+    )
 
 
 def add_model_arguments(options: ArgumentParser) -> None:

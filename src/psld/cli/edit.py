@@ -40,7 +40,9 @@ def run(arguments: list[str]) -> int:
     job = opened(config, config.run)
     images = read_pictures(config, job.shape)
     grid = from_time(job.sampler.grid(config.grid, job.model.process, config.steps), config.start)
-    drawing = Drawing(clamped(job.model, config), job.sampler, grid, config.seed, config.batch_size, job.fabric)
+    drawing = Drawing(
+        clamped(job.model, config), job.sampler, grid, config.seed, config.batch_size, job.fabric, config.allow_diverged
+    )
     model = drawing.model.tabulate(grid.times)
 
     def draw(positions: Sequence[int], seeds: Sequence[int]) -> Samples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,11 +23,12 @@ from psld.comparison import Cell, DataReference, cells
 from psld.distributed import launch
 from psld.evaluation.statistics import ImageStatistics
 from psld.files import file_sha256, locked
-from psld.jobs.evaluating import Subject, evaluate, evaluate_images, summary, write_sweep
+from psld.jobs.evaluating import Evaluated, Subject, evaluate, evaluate_images, summary, write_sweep
 from psld.model import Clamped
 from psld.pretrained.published import with_place_for_results
 from psld.processes import LinearProcess
 from psld.runs import load
+from psld.samplers.divergence import refusal
 from psld.training import latest_checkpoint
 from psld.training.checkpoint import has_checkpoint, weight_files
 
@@ -40,8 +42,9 @@ Inception's features), kernel distance (KID), precision, recall, density, covera
 
 Samples are drawn a batch at a time and not kept. Each result is a JSON file in RUN/evaluation, named by a hash of the
 weights and of every setting; what is there is not computed again. --sweep goes over samplers and budgets and draws a
-plot; a killed sweep goes on where it was when the same command is given again. With --label, samples of that class are
-judged by data of that class, which need labels; without, a run trained with labels is told none."""
+plot; a killed sweep goes on where it was when the same command is given again. A result some of whose
+samples diverged says so, and the command fails in the end, unless --allow_diverged. With --label, samples of that class
+are judged by data of that class, which need labels; without, a run trained with labels is told none."""
 
 EPILOG = """example: psld evaluate runs/demo --against Digits --sampler PredictorCorrector --grid optimised --steps 10;
 a protocol, against statistics of psld stats: psld evaluate runs/cifar --against cifar10.npz --protocol 50k
@@ -167,7 +170,17 @@ def _evaluate_run(config: Namespace, checkpoint: Path, fabric: Fabric) -> int:
             name = "sweep" if config.label is None else f"sweep-class-{config.label}-guidance-{_guidance(config)}"
             print(write_sweep(subject, results, reference, folder, name))
             print(f"{len(results)} results in {folder}. Look at {folder / f'{name}.png'}")
+    if not config.allow_diverged:
+        refuse_diverged([found for found in results if found.result.get("diverged")])
     return 0
+
+
+def refuse_diverged(results: Sequence[Evaluated]) -> None:
+    """Raises DivergedError if there are any: results some of whose samples diverged."""
+    if results:
+        seeds = sorted(seed for found in results for seed in found.result["diverged"])
+        named = ", ".join(found.path.name for found in results)
+        raise refusal(seeds, f"They were judged with the others ({named})")
 
 
 def _cells(config: Namespace, process: LinearProcess) -> list[Cell]:

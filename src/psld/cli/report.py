@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from psld.cli.arguments import CommandParser, built, command_parser
+from psld.cli.arguments import CommandParser, add_diverged_argument, built, command_parser
 from psld.files import locked
 from psld.model import Clamped
 from psld.pretrained.published import with_place_for_results
@@ -58,6 +58,7 @@ def parser() -> CommandParser:
     options.add_argument(
         "--clamp", type=bool, default=True, help="hold x̂₀ within [−1, 1]; false for the paper's convention"
     )
+    add_diverged_argument(options)
     options.add_argument("--trust", action="store_true", help="run whatever code the folder names, not only psld's")
     options.add_argument("--device", type=str, default="cpu", help="where samples are drawn: cpu, cuda, cuda:1 …")
     return options
@@ -73,7 +74,10 @@ def run(arguments: list[str]) -> int:
     settings = ReportSettings(
         sampler=built(config, "sampler"),
         budgets=tuple(config.budgets),
-        **{name: config[name] for name in ("grid", "steps", "num", "seed", "searched", "quality_num", "quick")},
+        **{
+            name: config[name]
+            for name in ("grid", "steps", "num", "seed", "searched", "quality_num", "quick", "allow_diverged")
+        },
         sweep=None if config.sweep is None else Path(config.sweep),
     )
     model = load(folder, config.weights, config.device, trust=config.trust)

@@ -71,7 +71,7 @@ def run(arguments: list[str]) -> int:
 
     told(job.model, observed[:1])  # refuses what cannot be before anything is written
     grid = job.sampler.grid(config.grid, job.model.process, config.steps)
-    drawing = Drawing(job.model, job.sampler, grid, config.seed, config.batch_size, job.fabric)
+    drawing = Drawing(job.model, job.sampler, grid, config.seed, config.batch_size, job.fabric, config.allow_diverged)
     settings = {"command": "restore", "operator": operator.spec.config(), "degraded": config.degraded}
     settings |= {"method": config.method.as_dict(), "noise": config.noise, **settings_of(config)}
     draw = conditional(drawing, observed, told)

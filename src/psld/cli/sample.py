@@ -56,7 +56,9 @@ def run(arguments: list[str]) -> int:
     job = opened(config, config.run or config.checkpoint)
     model = guided(job.model, config.label, config.guidance, classifier_for(config, job))
     grid = job.sampler.grid(config.grid, model.process, config.steps)
-    drawing = Drawing(clamped(model, config), job.sampler, grid, config.seed, config.batch_size, job.fabric)
+    drawing = Drawing(
+        clamped(model, config), job.sampler, grid, config.seed, config.batch_size, job.fabric, config.allow_diverged
+    )
     guidance = config.guidance.as_dict() if isinstance(config.guidance, Namespace) else config.guidance
     settings = {"label": config.label, "guidance": guidance, **settings_of(config)}
     drawn = draw_samples(config.out, drawing, config.num, config.format, settings)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from psld.data import Digits
 from psld.evaluation import classifier_accuracy, energy_distance, frechet_distance
-from psld.evaluation.features import BundledClassifier, DivergedError, FeatureExtractor
+from psld.evaluation.features import BundledClassifier, FeatureExtractor
 from psld.evaluation.metrics.frechet import FrechetDistance, frechet_between
 from psld.evaluation.metrics.inception_score import ClassifierScore
 from psld.evaluation.metrics.metric import Metric
@@ -24,7 +24,7 @@ from psld.evaluation.metrics.quality import METRICS, compare
 from psld.evaluation.statistics import ImageStatistics, measured
 from psld.files import atomic_file
 from psld.model import Model
-from psld.samplers import Projected, Sampler
+from psld.samplers import DivergedError, Projected, Sampler
 from psld.samplers.tuning import Judge
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ draw_samples("runs/faces-samples", drawing, 5_000)      # again: draws what is m
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.distributed import first_problem, launch
+from psld.distributed import first_problem, launch, lists_of_all_ranks
 from psld.files import claim_folder, locked
+from psld.jobs.divergence import DivergedSeeds
 from psld.jobs.provenance import provenance, tensor_sha256
 from psld.jobs.stores import Arrays, Pictures, own_share
 from psld.model import Model
-from psld.samplers import FixedStepSampler, Projected, Sampler, Samples
+from psld.samplers import DivergedWarning, FixedStepSampler, Projected, Sampler, Samples
+from psld.samplers.divergence import listed, refusal, shown
 from psld.samplers.grids import Grid
 from psld.specs.arguments import checked_fields, seed_number, whole
 
@@ -49,6 +52,7 @@ class Drawing:
         batch_size: samples at a time, on each device.
         fabric: the processes that draw together (`psld.distributed.launch`), the model on the device of each; None for
             this one alone, on a CPU.
+        allow_diverged: whether samples that diverged are written as well, and named in OUT/diverged.json.
     """
 
     model: Model
@@ -57,6 +61,7 @@ class Drawing:
     seed: int = 0
     batch_size: int = 256
     fabric: Fabric | None = None
+    allow_diverged: bool = False
 
     def __post_init__(self) -> None:
         checked_fields(self)
@@ -70,11 +75,13 @@ class Drawn:
 
     Attributes:
         store: reads them.
+        diverged: the seeds of those that diverged, where that is allowed.
         nfe: mean network evaluations of those drawn this time; None where all were there.
     """
 
     store: Pictures | Arrays
     nfe: float | None
+    diverged: tuple[int, ...] = ()
 
     def first(self, count: int) -> Float[Tensor, "n C H W"]:
         """The first samples, as 8 bits have kept them, in [−1, 1]."""
@@ -82,8 +89,9 @@ class Drawn:
 
     @property
     def calls(self) -> str:
-        """Evaluations, for a closing line."""
-        return "" if self.nfe is None else f", {self.nfe:.4g} network evaluations each"
+        """Evaluations, and how many diverged, for a closing line."""
+        calls = "" if self.nfe is None else f", {self.nfe:.4g} network evaluations each"
+        return f"{calls}; {len(self.diverged)} diverged ({listed(self.diverged)})" if self.diverged else calls
 
 
 def draw_samples(
@@ -95,7 +103,8 @@ def draw_samples(
 ) -> Drawn | None:
     """Draws those of `num` samples that are not in a folder yet: images/000000.png …, or samples.npz.
 
-    Sample i has the seed `drawing.seed` + i, and depends neither on the batch size nor on the number of devices.
+    Sample i has the seed `drawing.seed` + i, and depends neither on the batch size nor on the number of devices. Those
+    that diverged are left out: that is an error once the others are there, or once a whole batch diverged.
 
     Args:
         out: the folder: new, or of the same drawing before.
@@ -111,7 +120,7 @@ def draw_samples(
         FileExistsError: the folder holds something else, or samples of another model, sampler, grid or seed.
         FolderInUseError: another process writes there.
         SpecError: a part of the drawing does not record how it was made.
-        ValueError: a sample is not finite.
+        DivergedError: samples diverged, which is not allowed; the message names their seeds.
     """
     out, device = Path(out), _fabric(drawing).device
     plan = drawing.sampler.prepare(drawing.model.process, drawing.grid)
@@ -148,7 +157,7 @@ def draw_given(
         All of them, draws of a picture one after the other; None on other processes than the first.
 
     Raises:
-        FileExistsError, FolderInUseError, SpecError, ValueError: as `draw_samples`.
+        FileExistsError, FolderInUseError, SpecError, DivergedError: as `draw_samples`.
     """
     known = {**settings, "draws": draws, "images": tensor_sha256(images)}
     store = Pictures(Path(out), draws)
@@ -188,19 +197,40 @@ def _drawn(
         own = provenance(drawing.model, drawing.sampler, drawing.grid, drawing.seed) if fabric.is_global_zero else {}
         claim(out, {**settings, **own}, held, fabric)
         missing = own_share(total, store.present(), fabric.global_rank, fabric.world_size)
+        record = DivergedSeeds(out, fabric.global_rank)
+        refused: list[int] = []
         nfe: list[Tensor] = []
         with tqdm(total=len(missing), unit="img", disable=None, desc=type(drawing.sampler).__name__) as bar:
             for batch in _batches(missing, drawing.batch_size, draws, apart):
-                samples = draw([i // draws for i in batch], [drawing.seed + i for i in batch])
-                _require_finite(samples.x, batch, draws)
-                store.add(batch, samples.x.float().clamp(-1, 1).cpu())
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", DivergedWarning)  # counted below
+                    samples = draw([i // draws for i in batch], [drawing.seed + i for i in batch])
+                wrong = [i for i, bad in zip(batch, samples.diverged.tolist(), strict=True) if bad]
+                keep = [at for at, i in enumerate(batch) if drawing.allow_diverged or i not in wrong]
+                if drawing.allow_diverged:
+                    record.add(drawing.seed + i for i in wrong)  # before the images, so that none is there unnamed
+                else:
+                    refused += [drawing.seed + i for i in wrong]
+                if keep:
+                    store.add([batch[at] for at in keep], shown(samples.x[keep]).cpu())
                 nfe.append(samples.nfe.cpu())
                 bar.update(len(batch))
-        fabric.barrier()
+                if not keep:
+                    break
+        if refused := sorted(lists_of_all_ranks(fabric, refused)):
+            first, kept = refused[0] - drawing.seed, f"They are not in {out}, the others are"
+            told = f"{kept} (draw {first % draws} of image {first // draws} is the first)" if draws > 1 else kept
+            raise refusal(refused, told)
+        known = [seed for seed in record.seeds() if 0 <= seed - drawing.seed < total]
+        fabric.barrier()  # all have read the record before it is written anew
+        if fabric.is_global_zero:
+            store.finish(drawing.seed)
+            record.finish()
+        if known and not drawing.allow_diverged:
+            raise refusal(known, f"They are in {out} since an earlier command allowed it")
         if not fabric.is_global_zero:
             return None
-        store.finish(drawing.seed)
-        return Drawn(store, float(torch.cat(nfe).double().mean()) if nfe else None)
+        return Drawn(store, float(torch.cat(nfe).double().mean()) if nfe else None, tuple(known))
 
 
 def _fabric(drawing: Drawing) -> Fabric:
@@ -221,13 +251,3 @@ def _batches(indices: Sequence[int], size: int, draws: int, apart: bool) -> Iter
         batch.append(i)
     if batch:
         yield batch
-
-
-def _require_finite(x: Float[Tensor, "n C H W"], batch: Sequence[int], draws: int) -> None:
-    wrong = [i for i, image in zip(batch, x, strict=True) if not image.isfinite().all()]
-    if wrong:
-        image, draw = divmod(wrong[0], draws)
-        raise ValueError(
-            f"draw {draw} of image {image} is not finite ({len(wrong)} of {len(batch)} in this batch are not): take "
-            "more steps, weaker guidance, or a larger noise of the measurement."
-        )

@@ -23,13 +23,14 @@ from psld.comparison.references import DataReference
 from psld.comparison.results import SweepResult, write_results
 from psld.comparison.tables import markdown_table
 from psld.data import ImageData
-from psld.distributed import of_all_ranks
+from psld.distributed import lists_of_all_ranks, of_all_ranks
 from psld.evaluation.features import FeatureExtractor
 from psld.evaluation.statistics import ImageStatistics, measured
 from psld.files import atomic_file, write_json
 from psld.model import Model
 from psld.plots.speed_quality import plot_speed_quality
 from psld.samplers import Sampler
+from psld.samplers.divergence import listed, shown
 from psld.samplers.grids import Grid
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ def evaluate(
     subject: Subject, cells: Sequence[Cell], reference: DataReference, folder: Path, fabric: Fabric
 ) -> Iterator[Evaluated]:
     """Judges the samples of each cell, of all processes together; those whose file is there are read.
+
+    Samples that diverged are judged with the others, as `psld sample --allow_diverged` writes them, and the result has
+    their seeds as "diverged": what becomes of them is for the caller to say.
 
     Args:
         subject: what is judged.
@@ -138,19 +142,22 @@ def _drawn_and_judged(
 ) -> dict[str, Any]:
     own = range(fabric.global_rank, subject.num, fabric.world_size)
     calls, started = torch.zeros(2, dtype=torch.float64), time.perf_counter()
+    wrong: list[int] = []
     model, shape = subject.model, subject.model.known_shape()
 
     def images() -> Iterator[Tensor]:
         seeds = [subject.seed + i for i in own]
         for batch in draw(sampler, model, shape, grid, seeds, subject.batch_size, fabric.device, progress=True):
             calls.add_(torch.tensor([float(batch.nfe.double().sum()), len(batch.x)], dtype=torch.float64))
-            yield batch.x
+            wrong.extend(seed for seed, bad in zip(batch.seeds, batch.diverged.tolist(), strict=True) if bad)
+            yield shown(batch.x)
 
     source = f"{subject.name}, {cell.label}{subject.told}"
     samples = reference.statistics(images(), own, subject.num, fabric, source)
     total = of_all_ranks(fabric, calls).sum(0)
     seconds = time.perf_counter() - started
     made = {"nfe": float(total[0] / total[1]), "seconds": seconds, "processes": fabric.world_size}
+    made["diverged"] = sorted(lists_of_all_ranks(fabric, wrong))  # their seeds
     return reference.compared(samples) | made
 
 
@@ -204,6 +211,8 @@ def summary(result: Mapping[str, Any]) -> str:
         f"features: {result['extractor']}",
         f"pixels: {result['convention']}",
     ]
+    if result.get("diverged"):
+        lines.append(f"diverged: {len(result['diverged'])} of {samples['images']} ({listed(result['diverged'])})")
     if "nfe" in result:
         speed = samples["images"] / result["seconds"]
         lines.append(

@@ -22,6 +22,7 @@ from psld.report.sections import Section
 from psld.report.speed_quality import SpeedQuality, find_sweep, measure_digits, read_sweep
 from psld.report.training_log import read_loss
 from psld.samplers import Exponential, Sampler
+from psld.samplers.divergence import listed, refusal
 
 __all__ = ["ReportSettings", "TrainedRun", "build_report", "require_place", "run_folder", "write_report"]
 
@@ -63,6 +64,7 @@ class ReportSettings:
         budgets, quality_num: network evaluations and samples a point of the speed-quality plot, where it is measured.
         quick: leave that measurement out.
         sweep: its rows from this file; None looks in the run folder.
+        allow_diverged: whether samples that diverged are shown, and counted; otherwise they are refused.
 
     Raises:
         ValueError: a number below its smallest.
@@ -78,6 +80,7 @@ class ReportSettings:
     quality_num: int = 200
     quick: bool = False
     sweep: Path | None = None
+    allow_diverged: bool = False
 
     def __post_init__(self):
         least = {"steps": (self.steps, 2), "num": (self.num, 1), "searched": (self.searched, 1)}
@@ -124,6 +127,7 @@ def build_report(run: TrainedRun, settings: ReportSettings, command: str) -> str
     Raises:
         ValueError: the images are not grey or colour, the sampler does not take the steps on the grid, the metrics or
             the sweep are not readable as such.
+        DivergedError: samples diverged, and that is not allowed.
     """
     if len(run.image_shape) != 3 or run.image_shape[0] not in (1, 3):
         raise ValueError(f"a report shows grey or colour images, (1 or 3, H, W): the run has {run.image_shape}.")
@@ -181,10 +185,16 @@ def _pictures(run: TrainedRun, settings: ReportSettings) -> list[Section]:
     sampler, process, shape = settings.sampler, run.model.process, run.image_shape
     grid = sampler.grid(settings.grid, process, settings.steps)
     seeds = range(settings.seed, settings.seed + settings.num)
-    images, nfe = draw_samples(sampler, run.model, shape, grid, seeds, run.device)
+    images, nfe, wrong = draw_samples(sampler, run.model, shape, grid, seeds, run.device)
+    if wrong and not settings.allow_diverged:
+        raise refusal(wrong, "No report is written")
     clamped = "held within [−1, 1]" if isinstance(run.model, Clamped) else "not clamped"
     setting = f"{sampler!r}, grid {settings.grid}, {nfe:.4g} network evaluations a sample, x̂₀ {clamped}"
     how = [f"{settings.num} samples: {setting}; seeds {seeds[0]} to {seeds[-1]}, all of them shown, none chosen."]
+    if wrong:
+        how.append(
+            f"{len(wrong)} of them diverged ({listed(wrong)}): not finite, or far outside what the process allows."
+        )
     chosen = _some(run.data, settings.num, settings.seed)
     if run.data is not None:
         how.append(f"Data: {settings.num} of {len(run.data)} training images, drawn with seed {settings.seed}.")

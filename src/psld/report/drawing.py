@@ -13,7 +13,8 @@ from psld.comparison.drawing import draw
 from psld.model import Model
 from psld.noise import SeededNoise
 from psld.processes import LinearProcess
-from psld.samplers import EulerMaruyama, Sampler, grids
+from psld.samplers import EulerMaruyama, Sampler, Samples, grids
+from psld.samplers.divergence import shown
 from psld.samplers.grids import Grid
 
 __all__ = ["Film", "Paths", "draw_film", "draw_samples", "forward_path", "phase_space_paths", "reverse_path"]
@@ -52,11 +53,11 @@ def draw_samples(
     seeds: Sequence[int],
     device: str = "cpu",
     batch_size: int = 250,
-) -> tuple[Float[Tensor, "n C H W"], float]:
-    """Samples in [−1, 1], float32 on the CPU, and the mean number of network evaluations of one."""
-    batches = list(draw(sampler, model, shape, grid, seeds, batch_size, device))
-    images = torch.cat([batch.x.float().cpu() for batch in batches]).clamp(-1, 1)
-    return images, float(torch.cat([batch.nfe for batch in batches]).double().mean())
+) -> tuple[Float[Tensor, "n C H W"], float, list[int]]:
+    """Samples in [−1, 1], float32 on the CPU; the mean number of network evaluations; the seeds that diverged."""
+    samples = Samples.joined(list(draw(sampler, model, shape, grid, seeds, batch_size, device)))
+    wrong = [seed for seed, bad in zip(samples.seeds, samples.diverged.tolist(), strict=True) if bad]
+    return shown(samples.x).cpu(), float(samples.nfe.double().mean()), wrong
 
 
 def draw_film(

@@ -13,17 +13,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from psld.kernels import mix
 from psld.model import Model
 from psld.noise import SeededNoise
 from psld.processes import LinearProcess
+from psld.samplers.divergence import diverged, warn_of_diverged
 from psld.samplers.grids import Grid, best, ends, named
 from psld.specs import SpecifiedValue
 from psld.specs.arguments import checked, device_name, image_shape, seed_numbers, whole
@@ -79,12 +81,15 @@ class Samples:
         z: last states, (B, k, *data).
         nfe: network evaluations of each sample, (B,).
         seeds: of each sample.
+        diverged: which samples are not finite, or far outside what the process allows (`psld.samplers.divergence`),
+            (B,), on the CPU.
     """
 
     x: Float[Tensor, "B *data"]
     z: States
     nfe: Int64[Tensor, " B"]
     seeds: tuple[int, ...]
+    diverged: Bool[Tensor, " B"]
 
     def __len__(self) -> int:
         return len(self.x)
@@ -93,8 +98,9 @@ class Samples:
         few, many = int(self.nfe.min()), int(self.nfe.max())
         calls = f"{few}" if few == many else f"{few} … {many}"
         seeds = f"{self.seeds[0]}" if len(self) == 1 else f"{self.seeds[0]} … {self.seeds[-1]}"
-        kind = f"{self.x.dtype}".removeprefix("torch.")
-        return f"Samples({len(self)} of shape {tuple(self.x.shape[1:])}, {kind}, nfe {calls}, seeds {seeds})"
+        kind, count = f"{self.x.dtype}".removeprefix("torch."), int(self.diverged.sum())
+        wrong = f", {count} diverged" if count else ""
+        return f"Samples({len(self)} of shape {tuple(self.x.shape[1:])}, {kind}, nfe {calls}, seeds {seeds}{wrong})"
 
     @staticmethod
     def joined(parts: Sequence[Samples]) -> Samples:
@@ -104,6 +110,7 @@ class Samples:
             torch.cat([part.z for part in parts]),
             torch.cat([part.nfe for part in parts]),
             tuple(seed for part in parts for seed in part.seeds),
+            torch.cat([part.diverged for part in parts]),
         )
 
 
@@ -189,6 +196,8 @@ class Sampler(SpecifiedValue, ABC):
     ) -> Samples:
         """Images from noise. A sample depends on its own seed only, up to the rounding of the network.
 
+        Warns of samples that diverged (`DivergedWarning`), and `Samples.diverged` says which.
+
         Args:
             model: score of the process, of any kind.
             n: how many; as many as there are seeds when None.
@@ -213,28 +222,17 @@ class Sampler(SpecifiedValue, ABC):
         whole("steps", steps, most=MOST_STEPS)
         if batch_size is not None:
             whole("batch_size", batch_size)
-        device = model.device if device is None else device_name("device", device)
-        dtype = dtype or (torch.float64 if device.type == "cpu" else torch.float32)
         plan = self._plan(grid, model.process, steps)
-        size = len(seeds) if batch_size is None else batch_size
+        size = len(seeds) if batch_size is None else min(batch_size, len(seeds))
+        draw = partial(self.batches, model, None, plan, seeds, shape=shape, dtype=dtype, device=device, batch_size=size)
         if progress:
             with _bar(self, plan.grid, -(-len(seeds) // size)) as bar:
-                seen = _counting(bar, watch)
-                samples = self.sample(
-                    model, None, plan, seeds, shape=shape, dtype=dtype, device=device, batch_size=size, watch=seen
-                )
+                samples = Samples.joined(list(draw(watch=_counting(bar, watch))))
                 bar.update(bar.total - bar.n)  # of those that choose their steps none was seen
-            return samples
-        if size < len(seeds):
-            parts = self.batches(
-                model, None, plan, seeds, shape=shape, dtype=dtype, device=device, batch_size=size, watch=watch
-            )
-            return Samples.joined(list(parts))
-        model = model.tabulate(plan.grid.times)
-        noise = SeededNoise(seeds, (model.process.k, *shape), dtype, device)
-        z, nfe = self.integrate(model, model.process.prior_sample(noise()), plan, noise, watch)
-        x, z, last = self.finish(model, z, plan.grid)
-        return Samples(x, z, nfe + last, seeds)
+        else:
+            samples = Samples.joined(list(draw(watch=watch)))
+        warn_of_diverged(samples.diverged, samples.seeds)
+        return samples
 
     def batches(
         self,
@@ -250,15 +248,22 @@ class Sampler(SpecifiedValue, ABC):
         device: torch.device | str | None = None,
         watch: Watcher | None = None,
     ) -> Iterator[Samples]:
-        """`sample`, a batch at a time, for runs whose samples do not fit in memory together; arguments as there."""
+        """`sample`, a batch at a time, for runs whose samples do not fit in memory together; arguments as there.
+
+        Says nothing of samples that diverged but in `Samples.diverged`.
+        """
         whole("batch_size", batch_size)
         whole("steps", steps, most=MOST_STEPS)
         seeds, shape = _chosen_seeds(n, seeds), _chosen_shape(shape, model)
         plan = self._plan(grid, model.process, steps)
         model = model.tabulate(plan.grid.times)
+        device = model.device if device is None else device_name("device", device)
+        dtype = dtype or (torch.float64 if device.type == "cpu" else torch.float32)
         for start in range(0, len(seeds), batch_size):
-            own = seeds[start : start + batch_size]
-            yield self.sample(model, None, plan, own, shape=shape, dtype=dtype, device=device, watch=watch)
+            noise = SeededNoise(seeds[start : start + batch_size], (model.process.k, *shape), dtype, device)
+            with torch.no_grad():
+                samples = self.carry(model, model.process.prior_sample(noise()), plan, noise, watch)
+            yield samples
 
     def carry(
         self,
@@ -268,12 +273,13 @@ class Sampler(SpecifiedValue, ABC):
         noise: SeededNoise,
         watch: Watcher | None = None,
     ) -> Samples:
-        """States at the first time of the grid, of the prior or not, as images."""
+        """States at the first time of the grid, of the prior or not, as images; those that diverged are only marked."""
         plan = self._plan(grid, model.process, 0)
         model = model.tabulate(plan.grid.times)
         z, nfe = self.integrate(model, z, plan, noise, watch)
         x, z, last = self.finish(model, z, plan.grid)
-        return Samples(x, z, nfe + last, noise.seeds)
+        wrong = diverged(model.process, x, z, plan.grid.times[-1], model.data_range)
+        return Samples(x, z, nfe + last, noise.seeds, wrong)
 
     def _plan(self, grid: Grid | Plan[Any] | str | None, process: LinearProcess, steps: int) -> Plan[Any]:
         if isinstance(grid, Plan):

@@ -74,7 +74,8 @@ class Judge:
 
     def error(self, sampler: Sampler, grid: Grid) -> Error:
         """The error of a deterministic sampler on a grid."""
-        return self.compare(sampler.sample(self.model, grid=grid, seeds=self.seeds, shape=self.shape).x)
+        drawn = sampler.batches(self.model, grid=grid, seeds=self.seeds, shape=self.shape, batch_size=len(self.seeds))
+        return self.compare(next(drawn).x)
 
     def compare(self, images: Float[Tensor, "n *data"]) -> Error:
         """The error of images made from the same seeds."""

@@ -2,7 +2,6 @@
 
 from psld.evaluation.features.extractors import (
     BundledClassifier,
-    DivergedError,
     ExternalFeatures,
     FeatureExtractor,
     InceptionFeatures,
@@ -12,7 +11,6 @@ from psld.evaluation.features.extractors import (
 
 __all__ = [
     "BundledClassifier",
-    "DivergedError",
     "ExternalFeatures",
     "FeatureExtractor",
     "InceptionFeatures",

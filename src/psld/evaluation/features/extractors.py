@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from psld.evaluation.features.bundled import bundled_classifier
 from psld.evaluation.features.inception import load_inception
 from psld.evaluation.features.weight_files import load_tensors, weights_file
+from psld.samplers.divergence import DivergedError
 
 __all__ = [
     "BundledClassifier",
-    "DivergedError",
     "ExternalFeatures",
     "FeatureExtractor",
     "InceptionFeatures",
@@ -35,10 +35,6 @@ ROUNDED = "8 bits a channel, rounded to the nearest"
 
 class UntrustedNetworkError(ValueError):
     """A network of features is code of others, and nobody said that it may run; the message names it."""
-
-
-class DivergedError(ValueError):
-    """An image holds NaN or infinity."""
 
 
 class FeatureExtractor(nn.Module, ABC):
