@@ -124,7 +124,7 @@ def _command(asked: dict[str, Any], answer: int) -> None:
         code = main(asked["arguments"])
     except SystemExit as stopped:
         code = int(stopped.code or 0)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - what a command lets through is the answer
         import traceback
 
         traceback.print_exc()
@@ -137,19 +137,8 @@ def _command(asked: dict[str, Any], answer: int) -> None:
 
 def serve() -> None:
     """Reads requests, a line each, and answers them one after the other."""
-    names = (
-        "sample",
-        "inpaint",
-        "restore",
-        "edit",
-        "interpolate",
-        "likelihood",
-        "evaluate",
-        "stats",
-        "report",
-        "bench",
-    )
-    for name in (*names, "train", "train_classifier", "importing", "demo"):
+    drawing = ("sample", "inpaint", "restore", "edit", "interpolate")
+    for name in (*drawing, "likelihood", "evaluate", "stats", "report", "bench", "train", "importing"):
         importlib.import_module(f"psld.cli.{name}")
     for name in ("matplotlib.figure", "matplotlib.backends.backend_agg", "lightning.fabric", "tqdm"):
         importlib.import_module(name)

@@ -159,8 +159,8 @@ def test_killed_at_a_system_call(place, name):
     assert kill_at_calls(place, name, 2) > 5
 
 
-MANY = {"png": None, "npz": None, "inpaint": 20, "stats": None, "evaluate": None, "report": None, "train": 30}
-SOME = {"sweep": 8, "bench": 8, "restore": 5, "edit": 5, "interpolate": 5}
+MANY = {"png": None, "npz": None, "stats": None, "evaluate": None, "inpaint": 10, "train": 10, "report": 5}
+SOME = {"sweep": 4, "bench": 4, "restore": 4, "edit": 4, "interpolate": 4}
 
 
 @pytest.mark.slow
@@ -176,7 +176,7 @@ def test_killed_at_many_system_calls(place, name, chosen):
 def test_killed_at_random_moments(place, name):
     """Several times in a row, until the command has been finished."""
     want, ended = whole(place, name)
-    for attempt in range(5):
+    for attempt in range(3):
         shutil.rmtree(place.out)
         kills = 0
         for _ in range(3):
@@ -197,3 +197,53 @@ def test_seeds_of_a_killed_npz_are_there_once(place):
         assert place.run("npz").code == 0
         with np.load(place.out / "samples/samples.npz") as arrays:
             assert arrays["seeds"].tolist() == [0, 1, 2, 3, 4]
+
+
+# -- full disks --------------------------------------------------------------------------------------------------------
+
+
+def require_told(place: Place, ended: Ended, when: str) -> None:
+    """One line that names a file or folder of the command and says what to do, and no lock and nothing half-written."""
+    assert ended.code == 1, (when, ended)
+    (said,) = [line for line in ended.said.splitlines() if "cannot be written" in line]
+    assert str(place.out) in said and "No space left on device" in said, (when, said)
+    assert "free some space, or choose a folder on another disk" in said, (when, said)
+    assert "Traceback" not in ended.said or "tensorboard" in ended.said, (when, ended.said)  # its thread prints one
+    assert [str(file) for file in place.out.rglob(".*") if "step-" not in file.name] == [], when
+
+
+def fill_disk(place: Place, name: str, chosen: int) -> None:
+    want, ended = whole(place, name)
+    for call in random.sample(range(1, ended.calls + 1), chosen):
+        shutil.rmtree(place.out)
+        full = place.run(name, full_at=call)
+        if full.code == 0:  # nothing needed space after that call
+            assert content(place.out) == want
+            continue
+        require_told(place, full, f"{name} with a disk full at call {call} of {ended.calls}")
+        known = {file: text for file, text in content(place.out).items() if file in want and file != "run/metrics.csv"}
+        assert [file for file in known if known[file] != want[file]] == [], "what is there is whole"
+        require_finished(place, name, want, f"{name} after a full disk at call {call}")
+
+
+@pytest.mark.parametrize("name", ["npz", "stats"])
+def test_a_full_disk_is_told_with_the_file_and_advice(place, name):
+    fill_disk(place, name, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_full_disk_of_every_command(place, name):
+    fill_disk(place, name, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_files_that_may_not_grow(place, name):
+    """Here the system itself refuses the write, half-way."""
+    whole(place, name)
+    largest = max(file.stat().st_size for file in place.out.rglob("*") if file.is_file())
+    shutil.rmtree(place.out)
+    ended = place.run(name, largest=largest // 2)
+    assert ended.code == 1, ended
+    assert "cannot be written (File too large)" in ended.said and str(place.out) in ended.said, ended.said

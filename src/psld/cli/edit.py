@@ -57,10 +57,8 @@ def run(arguments: list[str]) -> int:
     if drawn is None:
         return 0
     print(f"{len(images)} images, {config.draws} draws of each, in {config.out}{drawn.calls}.")
-    sigma, change = (
-        float(job.model.process.noise_scale(config.start)),
-        rms(drawn.by_picture(len(images)) - images[:, None]),
-    )
+    found = drawn.by_picture(len(images))
+    sigma, change = float(job.model.process.noise_scale(config.start)), rms(found - images[:, None])
     print(f"Perturbed to noise scale {sigma:.3g}; RMS change of a draw {change:.4f} (pixels in [−1, 1]).")
     print(f"Look at {grid_file}")
     return 0

@@ -6,19 +6,14 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TextIO
 
-import psld
-
 __all__ = ["plain_warnings"]
-
-PACKAGE = Path(psld.__file__).parent
 
 
 @contextmanager
 def plain_warnings(command: str) -> Iterator[None]:
-    """Inside, what psld warns of is printed without file, line and code; other packages warn as they do."""
+    """Inside, warnings of psld's own categories are printed without file, line and code; all others as ever."""
     with warnings.catch_warnings():
         usual = warnings.showwarning
 
@@ -30,7 +25,7 @@ def plain_warnings(command: str) -> Iterator[None]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            if category is UserWarning and PACKAGE in Path(filename).parents:
+            if category.__module__.partition(".")[0] == "psld":
                 print(f"psld {command}: {message}", file=sys.stderr)
             else:
                 usual(message, category, filename, lineno, file, line)

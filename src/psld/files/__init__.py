@@ -10,7 +10,15 @@ from psld.files.atomic import (
     sync_folder,
     write_json,
 )
-from psld.files.hashes import SUMS, ChangedFileError, file_sha256, read_sums, require_unchanged, sums_text
+from psld.files.hashes import (
+    SUMS,
+    ChangedFileError,
+    UncheckedFilesWarning,
+    file_sha256,
+    read_sums,
+    require_unchanged,
+    sums_text,
+)
 from psld.files.locks import FolderInUseError, locked
 from psld.files.reading import (
     UnreadableFileError,
@@ -27,6 +35,7 @@ __all__ = [
     "ChangedFileError",
     "DiskFullError",
     "FolderInUseError",
+    "UncheckedFilesWarning",
     "UnreadableFileError",
     "atomic_file",
     "claim_folder",

@@ -52,7 +52,8 @@ class MetricsFile:
         remove_unfinished(path)
         with atomic_file(path) as file:
             file.write(text.getvalue().encode())
-        self._path, self._file = path, path.open("ab", buffering=0)
+        with naming_full_disk(path):
+            self._path, self._file = path, path.open("ab", buffering=0)
 
     def write(self, row: MetricsRow) -> None:
         text = io.StringIO(newline="")
