@@ -9,6 +9,8 @@ and the moving average, works on slices as it does on whole tensors.
 from __future__ import annotations
 
 import os
+import threading
+import time
 import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,12 +46,16 @@ def launch(
 ) -> Fabric:
     """The processes of a run, connected. Returns in each of them. Arguments as in `TrainingSettings`.
 
+    Those that this one starts end when it ends, whatever ends it.
+
     Raises:
         ValueError: torchrun or SLURM started another number of processes than devices × nodes.
     """
     from lightning.fabric import Fabric
 
     _require_started(devices, nodes)
+    if devices * nodes > 1:
+        _end_with_the_first()
     fabric = Fabric(
         accelerator=accelerator,
         devices=devices,
@@ -59,6 +65,30 @@ def launch(
     )
     fabric.launch()
     return fabric
+
+
+FIRST = "PSLD_FIRST_PROCESS"
+"""Variable of the environment that tells the processes which Fabric starts the number of the one that started them."""
+
+
+def _end_with_the_first() -> None:
+    """In a process that Fabric started: ends as soon as the one that started it has, of SIGKILL for example.
+
+    Otherwise it would go on drawing into a folder that is no longer locked, or wait in vain for the first.
+    """
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        os.environ[FIRST] = str(os.getpid())
+        return
+    first = os.environ.get(FIRST)
+    if first is None:  # started by torchrun or SLURM, which look after their own
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(first):
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end with the first process", daemon=True).start()
 
 
 def _autocast(precision: Literal["bf16-mixed", "16-mixed"], accelerator: str) -> FabricPrecision:

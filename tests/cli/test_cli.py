@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from interrupted import killed_at_the_second_batch
-from psld.cli import main
+from psld.cli import main, sample
 from psld.jobs import own_share
 from psld.pretrained.presets import published_config
 from psld.runs import load
@@ -91,6 +91,31 @@ def test_sample_reads_a_checkpoint_in_slices(trained, tmp_path):
         assert main(["sample", str(run), *options]) == 0
     whole, cut = (np.load(tmp_path / out / "samples.npz")["images"] for out in ("whole", "cut"))
     assert np.array_equal(whole, cut)
+
+
+def test_warnings_of_psld_are_one_plain_line(trained, capsys):
+    shutil.copytree(trained / "run", trained / "unchecked")
+    folder = latest_checkpoint(trained / "unchecked")
+    (folder / "SHA256SUMS").unlink()
+    command = ["train", "--config", str(trained / "small.yaml"), "--run", str(trained / "unchecked"), "--resume"]
+    assert main(command) == 0
+    words = "has no SHA256SUMS, so it cannot be seen whether its files are what was written."
+    assert f"psld train: {folder} {words}\n" in capsys.readouterr().err.splitlines(keepends=True)
+
+
+def test_the_grid_is_written_while_the_folder_is_locked(trained, monkeypatch):
+    written = []
+
+    def seen(images, file, real=sample.save_grid):
+        assert (trained / ".locked-grid.lock").exists()
+        written.append(file)
+        return real(images, file)
+
+    monkeypatch.setattr(sample, "save_grid", seen)
+    options = ["--num", "1", "--steps", "2", "--out", str(trained / "locked-grid")]
+    assert main(["sample", str(trained / "run"), *options]) == 0
+    assert written == [trained / "locked-grid/grid.png"]
+    assert not (trained / ".locked-grid.lock").exists()
 
 
 @pytest.mark.parametrize("kind", ["png", "npz"])

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import tracemalloc
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ from psld.evaluation.features import (
     ExternalFeatures,
     FeatureExtractor,
     UntrustedNetworkError,
+    bundled,
     feature_extractor,
 )
 from psld.evaluation.features.bundled import stated_accuracy
+from psld.evaluation.features.digit_classifier import DigitClassifier
 from psld.evaluation.metrics.quality import frechet_between
 from psld.evaluation.statistics import CONFIDENT, ImageStatistics, is_statistics, kept_indices, measured
 
@@ -188,6 +191,14 @@ class TwoNumbers(nn.Module):
     def forward(self, x):
         features = torch.stack([x.mean((1, 2, 3)), self.weight * x[:, 0, 0, 0]], 1)
         return features, features
+
+
+def test_the_command_of_bundled_classifiers_writes_their_hashes(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundled, "train_digit_classifier", lambda images, labels, seed: DigitClassifier().eval())
+    for name in ("a.safetensors", "b.safetensors", "a.safetensors"):
+        assert bundled.main(["digits", "--out", str(tmp_path / name)]) == 0
+    for line, name in zip((tmp_path / "SHA256SUMS").read_text().splitlines(), ("a", "b"), strict=True):
+        assert line == f"{sha256((tmp_path / f'{name}.safetensors').read_bytes()).hexdigest()}  {name}.safetensors"
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")

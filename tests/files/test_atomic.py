@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from psld.files import atomic_file
+from psld.files import DiskFullError, atomic_file, remove_unfinished
 
 
 @pytest.fixture
@@ -69,3 +69,26 @@ def test_a_disk_that_fails_is_an_error_and_the_earlier_file_stays(tmp_path, call
     calls[1]["folder"] = OSError(errno.EIO, os.strerror(errno.EIO))
     with pytest.raises(OSError, match="Input/output error"), atomic_file(tmp_path / "a.bin") as file:
         file.write(b"12345")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_no_room_is_told_with_the_file_and_advice(tmp_path, calls, code):
+    (tmp_path / "a.bin").write_bytes(b"before")
+    calls[1]["file"] = OSError(code, os.strerror(code))
+    with pytest.raises(DiskFullError) as full, atomic_file(tmp_path / "a.bin") as file:
+        file.write(b"12345")
+    assert full.value.errno == code
+    advice = "free some space, or choose a folder on another disk"
+    assert str(full.value) == f"{tmp_path}/a.bin cannot be written ({os.strerror(code)}): {advice}."
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+    assert (tmp_path / "a.bin").read_bytes() == b"before"
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    for name in (".a[1].npz.12.partial", ".b.npz.3.partial", ".a[1].npz", "a[1].npz", ".x.partial", "y.12.partial"):
+        (tmp_path / name).write_bytes(b"")
+    remove_unfinished(tmp_path / "a[1].npz")
+    assert not (tmp_path / ".a[1].npz.12.partial").exists()
+    assert len(list(tmp_path.iterdir())) == 5
+    remove_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a[1].npz", ".x.partial", "a[1].npz", "y.12.partial"]

@@ -1,8 +1,8 @@
 """A training run of a second, with everything that could break resumption: dropout, mid-epoch, warm-up, EMA ramp.
 
-As a script it can be killed, slowed down (--pause SECONDS a step), spread over processes (--devices, --strategy) and
-cut in parts (--accumulate), and trained with labels (--label_dropout). With --dropout 0 nothing may depend on how:
-masks are what each process draws itself.
+As a script it can be killed (--killed_at, at a system call of the first process), slowed down (--pause SECONDS a step),
+spread over processes (--devices, --strategy) and cut in parts (--accumulate), and trained with labels
+(--label_dropout). With --dropout 0 nothing may depend on how: masks are what each process draws itself.
 """
 
 import argparse
@@ -99,7 +99,12 @@ def main() -> None:
     parser.add_argument("--levels", type=int, default=1)
     parser.add_argument("--dropout", type=float, default=0.3)
     parser.add_argument("--label_dropout", type=float, default=None)
+    parser.add_argument("--killed_at", type=int, default=0)
     arguments = parser.parse_args()
+    if arguments.killed_at and os.environ.get("LOCAL_RANK", "0") == "0":
+        from killed import Watch
+
+        Watch(str(arguments.run), arguments.killed_at)
 
     def slowly(model: ScoreModel, x0: Tensor, t: Tensor, generator: Generators, **condition: Tensor | None) -> Tensor:
         time.sleep(arguments.pause)

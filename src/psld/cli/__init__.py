@@ -62,8 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"psld: no command {name!r}. Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     command = importlib.import_module(f"psld.cli.{MODULES.get(name, name)}")
+    from psld.cli.warned import plain_warnings
+
     try:
-        return command.run(rest)
+        with plain_warnings(name):
+            return command.run(rest)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"psld {name}: {error}", file=sys.stderr)
         return 1

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 from psld.cli.arguments import add_picture_arguments, command_parser
 from psld.cli.drawing import clamped, opened, read_pictures, settings_of
 from psld.editing import edit, from_time
-from psld.jobs import Drawing, draw_given, rms, write_grid
+from psld.jobs import Drawing, Drawn, draw_given, rms, write_grid
 from psld.samplers import Samples
 
 __all__ = ["run"]
@@ -50,13 +50,16 @@ def run(arguments: list[str]) -> int:
         return edit(job.sampler, model, x, grid, seeds)
 
     settings = {"command": "edit", **settings_of(config)}
-    drawn = draw_given(config.out, drawing, images, draw, config.draws, settings)
+    grid_file = Path(config.out) / "grid.png"
+
+    def shown(drawn: Drawn) -> None:
+        write_grid(grid_file, {"image": images}, drawn.by_picture(len(images)))
+
+    drawn = draw_given(config.out, drawing, images, draw, config.draws, settings, shown)
     if drawn is None:
         return 0
-    found, grid_file = drawn.first(len(images) * config.draws), Path(config.out) / "grid.png"
-    found = found.unflatten(0, (-1, config.draws))
-    write_grid(grid_file, {"image": images}, found)
     print(f"{len(images)} images, {config.draws} draws of each, in {config.out}{drawn.calls}.")
+    found = drawn.by_picture(len(images))
     sigma, change = float(job.model.process.noise_scale(config.start)), rms(found - images[:, None])
     print(f"Perturbed to noise scale {sigma:.3g}; RMS change of a draw {change:.4f} (pixels in [−1, 1]).")
     print(f"Look at {grid_file}")

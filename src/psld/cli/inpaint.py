@@ -17,7 +17,7 @@ from psld.inverse.masks import NAMES, load_mask, named_mask
 from psld.inverse.operators import Mask
 from psld.inverse.posterior import PosteriorGuidance
 from psld.inverse.replacement import Replacement
-from psld.jobs import Drawing, conditional, draw_given, rms, tensor_sha256, write_grid
+from psld.jobs import Drawing, Drawn, conditional, draw_given, rms, tensor_sha256, write_grid
 from psld.model import Model
 from psld.samplers import Projected, Sampler, Samples
 from psld.samplers.sampler import require_fixed_steps
@@ -94,16 +94,18 @@ def run(arguments: list[str]) -> int:
 
     settings = {"command": "inpaint", "method": config.method.as_dict(), "known": tensor_sha256(known)}
     settings |= {"noise": None if replacing else noise, **settings_of(config)}
-    drawn = draw_given(config.out, drawing, images, filled, config.draws, settings)
-    if drawn is None:
-        return 0
-    found = drawn.first(len(images) * config.draws).unflatten(0, (-1, config.draws))
     grid_file = Path(config.out) / "grid.png"
     before = {} if config.degraded else {"truth": images}
-    write_grid(grid_file, before | {"known": torch.where(known, images, 0.0)}, found)
+
+    def shown(drawn: Drawn) -> None:
+        write_grid(grid_file, before | {"known": torch.where(known, images, 0.0)}, drawn.by_picture(len(images)))
+
+    drawn = draw_given(config.out, drawing, images, filled, config.draws, settings, shown)
+    if drawn is None:
+        return 0
     print(f"{len(images)} images, {config.draws} draws of each, in {config.out}{drawn.calls}.")
     if not config.degraded:
-        error = rms((found - images[:, None])[:, :, ~known])
+        error = rms((drawn.by_picture(len(images)) - images[:, None])[:, :, ~known])
         print(f"RMSE of a draw on unknown pixels {error:.4f} (pixels in [−1, 1]).")
     print(f"Look at {grid_file}")
     return 0

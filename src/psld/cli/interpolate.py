@@ -63,9 +63,13 @@ def run(arguments: list[str]) -> int:
     ends = _ends(config, shape)
     numbers = {name: config[name] for name in ("frames", "seed", "t_min", "tolerance", "batch_size")}
     settings = {"command": "interpolate", "clamp": config.clamp}
-    frames = interpolate(config.out, clamped(model, config), ends, **numbers, settings=settings, device=device)
     strip = Path(config.out) / "strip.png"
-    save_grid(frames, strip, columns=config.frames, scale=max(1, ENLARGED // max(shape[-2:])))
+
+    def shown(frames: Tensor) -> None:
+        save_grid(frames, strip, columns=config.frames, scale=max(1, ENLARGED // max(shape[-2:])))
+
+    known = {"settings": settings, "device": device, "show": shown}
+    frames = interpolate(config.out, clamped(model, config), ends, **numbers, **known)
     error = rms(frames[[0, -1]] - ends)
     print(f"{config.frames} frames in {config.out}; both ends came back to {error:.4f} RMS (pixels in [−1, 1]).")
     print(f"Look at {strip}")

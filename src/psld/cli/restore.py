@@ -12,7 +12,7 @@ from psld.cli.arguments import add_picture_arguments, built, command_parser, com
 from psld.cli.drawing import clamped, opened, read_pictures, settings_of
 from psld.inverse.operators import LinearOperator
 from psld.inverse.posterior import PosteriorGuidance
-from psld.jobs import Drawing, conditional, degraded, draw_given, rms, write_grid
+from psld.jobs import Drawing, Drawn, conditional, degraded, draw_given, rms, write_grid
 from psld.model import Model
 from psld.plots.pictures import save_images
 from psld.samplers import Sampler
@@ -75,14 +75,18 @@ def run(arguments: list[str]) -> int:
     settings = {"command": "restore", "operator": operator.spec.config(), "degraded": config.degraded}
     settings |= {"method": config.method.as_dict(), "noise": config.noise, **settings_of(config)}
     draw = conditional(drawing, observed, told)
-    drawn = draw_given(config.out, drawing, images, draw, config.draws, settings)
+    out = Path(config.out)
+
+    def shown(drawn: Drawn) -> None:
+        if not config.degraded:
+            save_images(observed, out / "measured")
+        before = {} if config.degraded else {"truth": images}
+        write_grid(out / "grid.png", before | {"measured": observed.float()}, drawn.by_picture(len(images)))
+
+    drawn = draw_given(out, drawing, images, draw, config.draws, settings, shown)
     if drawn is None:
         return 0
-    found, out = drawn.first(len(images) * config.draws).unflatten(0, (-1, config.draws)), Path(config.out)
-    if not config.degraded:
-        save_images(observed, out / "measured")
-    before = {} if config.degraded else {"truth": images}
-    write_grid(out / "grid.png", before | {"measured": observed.float()}, found)
+    found = drawn.by_picture(len(images))
     print(f"{len(images)} images, {config.draws} draws of each, in {out}{drawn.calls}.")
     measured = operator.forward(found.double().flatten(0, 1)).unflatten(0, (-1, config.draws))
     left = rms(measured - observed[:, None])

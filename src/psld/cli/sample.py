@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from psld.cli.arguments import add_label_arguments, add_sampling_arguments, command_parser
 from psld.cli.drawing import clamped, classifier_for, guided, opened, settings_of
-from psld.jobs import Drawing, draw_samples
+from psld.jobs import Drawing, Drawn, draw_samples
 from psld.plots import save_grid
 from psld.pretrained.published import published_checkpoints
 
@@ -61,9 +61,12 @@ def run(arguments: list[str]) -> int:
     )
     guidance = config.guidance.as_dict() if isinstance(config.guidance, Namespace) else config.guidance
     settings = {"label": config.label, "guidance": guidance, **settings_of(config)}
-    drawn = draw_samples(config.out, drawing, config.num, config.format, settings)
-    if drawn is not None:
-        grid_file = Path(config.out) / "grid.png"
+    grid_file = Path(config.out) / "grid.png"
+
+    def shown(drawn: Drawn) -> None:
         save_grid(drawn.first(min(100, config.num)), grid_file)
+
+    drawn = draw_samples(config.out, drawing, config.num, config.format, settings, shown)
+    if drawn is not None:
         print(f"{config.num} images in {config.out}{drawn.calls}. Look at {grid_file}")
     return 0

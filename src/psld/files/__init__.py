@@ -1,7 +1,24 @@
 """Files that are whole or not there, that are checked when they are read, and that one process at a time writes."""
 
-from psld.files.atomic import atomic_file, claim_folder, require_new_folder, sync_folder, write_json
-from psld.files.hashes import SUMS, ChangedFileError, file_sha256, read_sums, require_unchanged, sums_text
+from psld.files.atomic import (
+    DiskFullError,
+    atomic_file,
+    claim_folder,
+    naming_full_disk,
+    remove_unfinished,
+    require_new_folder,
+    sync_folder,
+    write_json,
+)
+from psld.files.hashes import (
+    SUMS,
+    ChangedFileError,
+    UncheckedFilesWarning,
+    file_sha256,
+    read_sums,
+    require_unchanged,
+    sums_text,
+)
 from psld.files.locks import FolderInUseError, locked
 from psld.files.reading import (
     UnreadableFileError,
@@ -16,12 +33,15 @@ from psld.files.reading import (
 __all__ = [
     "SUMS",
     "ChangedFileError",
+    "DiskFullError",
     "FolderInUseError",
+    "UncheckedFilesWarning",
     "UnreadableFileError",
     "atomic_file",
     "claim_folder",
     "file_sha256",
     "locked",
+    "naming_full_disk",
     "parse_json",
     "parse_yaml",
     "read_json",
@@ -29,6 +49,7 @@ __all__ = [
     "read_table",
     "read_text",
     "read_yaml",
+    "remove_unfinished",
     "require_new_folder",
     "require_unchanged",
     "sums_text",

@@ -5,17 +5,50 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
 from psld.files.reading import read_json
 
-__all__ = ["atomic_file", "claim_folder", "require_new_folder", "sync_folder", "write_json"]
+__all__ = [
+    "DiskFullError",
+    "atomic_file",
+    "claim_folder",
+    "naming_full_disk",
+    "remove_unfinished",
+    "require_new_folder",
+    "sync_folder",
+    "write_json",
+]
 
 CANNOT_SYNC = {errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 """What file systems answer that have no way to flush a folder or a file (some network, FUSE and SMB mounts)."""
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What file systems answer where there is no room: a full disk, a quota, a limit on the size of a file."""
+
+
+class DiskFullError(OSError):
+    """There is no room for a file; the message names it and says what to do. `errno` is the system's."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+@contextmanager
+def naming_full_disk(path: str | Path) -> Iterator[None]:
+    """Turns what the system says where there is no room into a `DiskFullError` that names the file or folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL or isinstance(error, DiskFullError):
+            raise
+        advice = "free some space, or choose a folder on another disk"
+        raise DiskFullError(error.errno, f"{path} cannot be written ({error.strerror}): {advice}.") from error
 
 
 @contextmanager
@@ -26,20 +59,33 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
     is as it was, and nothing is left beside it.
 
     Raises:
-        OSError: the disk is full or fails.
+        DiskFullError: there is no room.
+        OSError: the disk fails.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(unfinished, "wb") as file:
-            yield file
-            file.flush()
-            _sync(file.fileno())
-        os.replace(unfinished, path)
-        sync_folder(path.parent)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with naming_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(unfinished, "wb") as file:
+                yield file
+                file.flush()
+                _sync(file.fileno())
+            os.replace(unfinished, path)
+            sync_folder(path.parent)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Removes what `atomic_file` of a process that was killed left of a file, or of the files of a folder.
+
+    Only for who holds the lock of the path, so that no other process is writing there.
+    """
+    left = path.glob(".*.partial") if path.is_dir() else path.parent.glob(f".{escape(path.name)}.*.partial")
+    for file in left:
+        if re.fullmatch(r"\..+\.\d+\.partial", file.name):
+            file.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -83,6 +129,8 @@ def require_new_folder(out: Path) -> None:
 def claim_folder(out: Path, name: str, settings: Mapping[str, Any], held: str) -> None:
     """Makes a folder for the results of some settings, which are written into it, or sees that it is that folder.
 
+    What a killed process left unfinished there is removed: whoever calls this holds the lock of the folder.
+
     Args:
         out: the folder.
         name: of the JSON file in it.
@@ -94,6 +142,8 @@ def claim_folder(out: Path, name: str, settings: Mapping[str, Any], held: str) -
         UnreadableFileError: the file is there and holds no settings.
     """
     path = out / name
+    for folder in (out, *(inner for inner in out.glob("*") if inner.is_dir())):
+        remove_unfinished(folder)
     if path.is_file():
         known = read_json(path)
         differ = [key for key in settings if known.get(key) != settings[key]]

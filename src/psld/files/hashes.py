@@ -14,13 +14,26 @@ from pathlib import Path
 
 from psld.files.reading import UnreadableFileError, read_text
 
-__all__ = ["SUMS", "ChangedFileError", "file_sha256", "joined_sums", "read_sums", "require_unchanged", "sums_text"]
+__all__ = [
+    "SUMS",
+    "ChangedFileError",
+    "UncheckedFilesWarning",
+    "file_sha256",
+    "joined_sums",
+    "read_sums",
+    "require_unchanged",
+    "sums_text",
+]
 
 SUMS = "SHA256SUMS"
 SUMS_BYTES = 16 * 1024**2
 """Of SHA256SUMS: the slices of ten thousand processes."""
 
 LINE = re.compile(r"([0-9a-f]{64})  ([^/\x00-\x1f\\]+)")
+
+
+class UncheckedFilesWarning(UserWarning):
+    """Files are read that cannot be compared with what was written."""
 
 
 class ChangedFileError(ValueError):

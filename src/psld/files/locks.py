@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 
 from filelock import SoftFileLock, Timeout
 
+from psld.files.atomic import DiskFullError, naming_full_disk, remove_unfinished
+
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
@@ -56,7 +58,8 @@ def locked(path: str | Path, purpose: str, fabric: Fabric | None = None) -> Iter
 
     Raises:
         FolderInUseError: another process holds it.
-        OSError: the lock cannot be written: no permission, a full disk.
+        DiskFullError: there is no room for the lock.
+        OSError: the lock cannot be written: no permission.
     """
     if fabric is None or fabric.world_size == 1:
         with _locked(Path(path), purpose):
@@ -102,9 +105,14 @@ def _locked(path: Path, purpose: str) -> Iterator[None]:
 def _acquire(lock: SoftFileLock, path: Path, file: Path, purpose: str) -> None:
     for last in (False, False, True):
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            with naming_full_disk(path):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                lock.acquire()
+            if not path.is_dir():
+                remove_unfinished(path)
             return
+        except DiskFullError:
+            raise
         except Timeout as error:
             raise FolderInUseError(_refusal(path, file, purpose)) from error
         except OSError as error:

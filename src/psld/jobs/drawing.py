@@ -87,11 +87,20 @@ class Drawn:
         """The first samples, as 8 bits have kept them, in [−1, 1]."""
         return self.store.first(count)
 
+    def by_picture(self, count: int) -> Float[Tensor, "n d C H W"]:
+        """The draws of each of the first pictures."""
+        draws = self.store.draws
+        return self.first(count * draws).unflatten(0, (-1, draws))
+
     @property
     def calls(self) -> str:
         """Evaluations, and how many diverged, for a closing line."""
         calls = "" if self.nfe is None else f", {self.nfe:.4g} network evaluations each"
         return f"{calls}; {len(self.diverged)} diverged ({listed(self.diverged)})" if self.diverged else calls
+
+
+Show = Callable[[Drawn], None]
+"""Writes what shows samples, beside them."""
 
 
 def draw_samples(
@@ -100,6 +109,7 @@ def draw_samples(
     num: int,
     file_format: Literal["png", "npz"] = "png",
     settings: Mapping[str, Any] | None = None,
+    show: Show | None = None,
 ) -> Drawn | None:
     """Draws those of `num` samples that are not in a folder yet: images/000000.png …, or samples.npz.
 
@@ -112,6 +122,7 @@ def draw_samples(
         num: how many there are to be.
         file_format: a file per image, or one array.
         settings: what the samples depend on besides, to be recorded and compared.
+        show: gets all of them on the first process while the folder is still locked, to write what shows them there.
 
     Returns:
         All of them; None on other processes than the first.
@@ -130,7 +141,7 @@ def draw_samples(
         return drawing.sampler.sample(model, grid=plan, seeds=seeds, device=device)
 
     store = Pictures(out) if file_format == "png" else Arrays(out)
-    return _drawn(out, drawing, draw, store, num, {"format": file_format, **(settings or {})}, "samples")
+    return _drawn(out, drawing, draw, store, num, {"format": file_format, **(settings or {})}, "samples", show=show)
 
 
 def draw_given(
@@ -140,6 +151,7 @@ def draw_given(
     draw: Draw,
     draws: int,
     settings: Mapping[str, Any],
+    show: Show | None = None,
 ) -> Drawn | None:
     """Draws for pictures, several each, that are not in a folder yet: images/000000-0.png … (picture, draw).
 
@@ -152,6 +164,7 @@ def draw_given(
         draw: makes them, as `conditional` does.
         draws: of each picture.
         settings: what the draws depend on besides, to be recorded and compared.
+        show: as `draw_samples`.
 
     Returns:
         All of them, draws of a picture one after the other; None on other processes than the first.
@@ -161,7 +174,8 @@ def draw_given(
     """
     known = {**settings, "draws": draws, "images": tensor_sha256(images)}
     store = Pictures(Path(out), draws)
-    return _drawn(Path(out), drawing, draw, store, len(images) * draws, known, "draws", _chooses_steps(drawing.sampler))
+    apart = _chooses_steps(drawing.sampler)
+    return _drawn(Path(out), drawing, draw, store, len(images) * draws, known, "draws", apart, show)
 
 
 def claim(out: Path, settings: Mapping[str, Any], held: str, fabric: Fabric) -> None:
@@ -189,6 +203,7 @@ def _drawn(
     settings: Mapping[str, Any],
     held: str,
     apart: bool = False,
+    show: Show | None = None,
 ) -> Drawn | None:
     from tqdm import tqdm
 
@@ -230,7 +245,10 @@ def _drawn(
             raise refusal(known, f"They are in {out} since an earlier command allowed it")
         if not fabric.is_global_zero:
             return None
-        return Drawn(store, float(torch.cat(nfe).double().mean()) if nfe else None, tuple(known))
+        drawn = Drawn(store, float(torch.cat(nfe).double().mean()) if nfe else None, tuple(known))
+        if show is not None:
+            show(drawn)
+        return drawn
 
 
 def _fabric(drawing: Drawing) -> Fabric:

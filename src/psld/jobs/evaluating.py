@@ -26,7 +26,7 @@ from psld.data import ImageData
 from psld.distributed import lists_of_all_ranks, of_all_ranks
 from psld.evaluation.features import FeatureExtractor
 from psld.evaluation.statistics import ImageStatistics, measured
-from psld.files import atomic_file, write_json
+from psld.files import atomic_file, remove_unfinished, write_json
 from psld.model import Model
 from psld.plots.speed_quality import plot_speed_quality
 from psld.samplers import Sampler
@@ -83,13 +83,15 @@ def evaluate(
         subject: what is judged.
         cells: samplers, grids and budgets; none that look for a parameter.
         reference: what it is judged by.
-        folder: of the results.
+        folder: of the results, locked by the caller (`psld.files.locked`).
         fabric: of the processes, each of which draws a share.
 
     Raises:
         ValueError: a grid that cannot be made, before anything is drawn.
     """
     process = subject.model.process
+    if fabric.is_global_zero:
+        remove_unfinished(folder)
     for cell, (sampler, grid) in [(cell, cell.build(None)) for cell in cells]:
         settings = _settings(subject, sampler, grid, reference)
         path = folder / f"{type(sampler).__name__}-{cell.nfe}-{_key(settings)}.json"
@@ -170,6 +172,7 @@ def evaluate_images(
     result = reference.compared(samples) | {"seconds": time.perf_counter() - started}
     path = folder / f"images-{_key({'source': data.fingerprint(), 'count': count} | reference.identity)}.json"
     if fabric.is_global_zero:
+        remove_unfinished(folder)
         write_json(result, path)
     return result, path
 

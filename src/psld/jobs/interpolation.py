@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ def interpolate(
     batch_size: int = 64,
     settings: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
+    show: Callable[[Tensor], None] | None = None,
 ) -> Float[Tensor, "frames C H W"]:
     """Both images are carried to T by the probability flow, joined there along the sphere, and carried back.
 
@@ -50,6 +51,7 @@ def interpolate(
         batch_size: frames at a time.
         settings: what the frames depend on besides, to be recorded and compared.
         device: of the states.
+        show: gets all frames while the folder is still locked, to write what shows them there.
 
     Returns:
         All frames, as 8 bits have kept them.
@@ -73,13 +75,14 @@ def interpolate(
         claim_folder(Path(out), SETTINGS, {**(settings or {}), **known, **described_model(model)}, "frames")
         store = Pictures(Path(out))
         missing = sorted(set(range(frames)) - store.present())
-        if not missing:
-            return store.first(frames)
-        z = encode(model, ends.to(device, torch.float64), (seed, seed + 1), t_min, tolerance)
+        z = encode(model, ends.to(device, torch.float64), (seed, seed + 1), t_min, tolerance) if missing else ends
         with tqdm(total=len(missing), unit="img", disable=None, desc="interpolate") as bar:
             for start in range(0, len(missing), batch_size):
                 batch = missing[start : start + batch_size]
                 states = torch.cat([slerp(z[:1], z[1:], i / (frames - 1)) for i in batch])
                 store.add(batch, decode(model, states, t_min, tolerance).float().clamp(-1, 1).cpu())
                 bar.update(len(batch))
-        return store.first(frames)
+        found = store.first(frames)
+        if show is not None:
+            show(found)
+        return found

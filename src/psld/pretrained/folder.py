@@ -10,7 +10,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from psld.files import SUMS, atomic_file, file_sha256, require_new_folder, sums_text, sync_folder
+from psld.files import (
+    SUMS,
+    atomic_file,
+    file_sha256,
+    naming_full_disk,
+    require_new_folder,
+    sums_text,
+    sync_folder,
+)
 from psld.training.checkpoint import AVERAGED, CONFIG, ONLINE
 from psld.training.writing import require_space
 
@@ -33,7 +41,8 @@ def write_model_folder(
     partial = out.absolute().with_name(f".{out.absolute().name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
+        with naming_full_disk(out):
+            partial.mkdir(parents=True)
         for name, state in sets.items():
             plain = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in state.items()}
             with atomic_file(partial / name) as file:

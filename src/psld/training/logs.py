@@ -7,7 +7,7 @@ import io
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from psld.files import atomic_file, read_table
+from psld.files import atomic_file, naming_full_disk, read_table, remove_unfinished
 
 __all__ = ["MetricsFile", "MetricsRow", "RunLog"]
 
@@ -49,13 +49,19 @@ class MetricsFile:
         kept = [row for row in _whole_rows(path) if int(row[0]) <= logged]
         text = io.StringIO(newline="")
         csv.writer(text).writerows([COLUMNS, *kept])
+        remove_unfinished(path)
         with atomic_file(path) as file:
             file.write(text.getvalue().encode())
-        self._file = path.open("a", encoding="utf-8", newline="")
+        with naming_full_disk(path):
+            self._path, self._file = path, path.open("ab", buffering=0)
 
     def write(self, row: MetricsRow) -> None:
-        csv.writer(self._file).writerow([getattr(row, name) for name in COLUMNS])
-        self._file.flush()
+        text = io.StringIO(newline="")
+        csv.writer(text).writerow([getattr(row, name) for name in COLUMNS])
+        content = text.getvalue().encode()
+        with naming_full_disk(self._path):
+            while content:  # of a disk that is nearly full a write takes a part
+                content = content[self._file.write(content) :]
 
     def close(self) -> None:
         self._file.close()
@@ -90,11 +96,12 @@ class RunLog:
     ):
         from tqdm import tqdm
 
-        writer = None
+        writer, self._tensorboard = None, run / "tensorboard"
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            writer = SummaryWriter(str(run / "tensorboard"), purge_step=logged + 1)
+            with naming_full_disk(self._tensorboard):
+                writer = SummaryWriter(str(self._tensorboard), purge_step=logged + 1)
         self._metrics, self._writer = MetricsFile(run / "metrics.csv", logged), writer
         hidden = None if progress else True  # None: shown on terminals only
         self._images = batch_size
@@ -116,8 +123,9 @@ class RunLog:
         self._metrics.write(row)
         self._bar.set_postfix(loss=f"{row.loss:.4g}", step=row.step, refresh=False)
         if self._writer is not None:
-            for name in COLUMNS[1:]:
-                self._writer.add_scalar(f"training/{name}", getattr(row, name), row.step)
+            with naming_full_disk(self._tensorboard):
+                for name in COLUMNS[1:]:
+                    self._writer.add_scalar(f"training/{name}", getattr(row, name), row.step)
 
     def __enter__(self) -> RunLog:
         return self
@@ -126,4 +134,5 @@ class RunLog:
         self._bar.close()
         self._metrics.close()
         if self._writer is not None:
-            self._writer.close()
+            with naming_full_disk(self._tensorboard):
+                self._writer.close()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from psld.files.archives import require_stored
-from psld.files.hashes import SUMS, ChangedFileError, read_sums, require_unchanged
+from psld.files.hashes import SUMS, ChangedFileError, UncheckedFilesWarning, read_sums, require_unchanged
 from psld.files.reading import CONFIGURATION_BYTES, read_text
 from psld.training.checkpoint import (
     AVERAGED,
@@ -234,7 +234,8 @@ def _require_unchanged(folder: Path, names: Iterable[str]) -> bool:
 
 
 def _warn_unchecked(folder: Path) -> None:
-    warnings.warn(f"{folder} has no {SUMS}, so it cannot be seen whether its files are what was written.", stacklevel=4)
+    message = f"{folder} has no {SUMS}, so it cannot be seen whether its files are what was written."
+    warnings.warn(message, UncheckedFilesWarning, stacklevel=4)
 
 
 def _require_same_network(file: Path, state: Mapping[str, Tensor], network: nn.Module) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from psld.distributed import own_part
-from psld.files.atomic import atomic_file, sync_folder
+from psld.files.atomic import DiskFullError, atomic_file, naming_full_disk, sync_folder
 from psld.files.hashes import SUMS, joined_sums, sums_text
 from psld.training.checkpoint import AVERAGED, CONFIG, MOMENTS, ONLINE, STATE, Checkpoint, checkpoints_in
 from psld.training.slices import plain, serialised_slice, slice_name
@@ -36,15 +36,16 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
         OSError: the disk is full or fails; nothing of this checkpoint is left, the earlier ones are as they were.
     """
     target, partial = _places(run, checkpoint.step)
-    _prepare(target.parent)
-    files = _serialised(checkpoint)
-    require_space(target.parent, sum(len(content) for content in files.values()))
-    try:
-        partial.mkdir()
-        _write_files(partial, files.items(), SUMS)
-        _put_in_place(partial, target, keep)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # there is one only if something above failed
+    with naming_full_disk(target):
+        _prepare(target.parent)
+        files = _serialised(checkpoint)
+        require_space(target.parent, sum(len(content) for content in files.values()))
+        try:
+            partial.mkdir()
+            _write_files(partial, files.items(), SUMS)
+            _put_in_place(partial, target, keep)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)  # there is one only if something above failed
     return target
 
 
@@ -66,14 +67,14 @@ def write_slices(
     """
     target, partial = _places(run, checkpoint.step)
     first = rank == 0
-    with _failing_together(first_problem):
+    with _failing_together(target, first_problem):
         if first:
             _prepare(target.parent)
     try:
-        with _failing_together(first_problem):
+        with _failing_together(target, first_problem):
             partial.mkdir(parents=True, exist_ok=True)
             _write_own_slices(partial, checkpoint, rank, ranks)
-        with _failing_together(first_problem):
+        with _failing_together(target, first_problem):
             if first:
                 _join_sums(partial, ranks)
                 _put_in_place(partial, target, keep)
@@ -122,11 +123,12 @@ def _join_sums(partial: Path, ranks: int) -> None:
 
 
 @contextmanager
-def _failing_together(first_problem: Callable[[str], str]) -> Iterator[None]:
+def _failing_together(target: Path, first_problem: Callable[[str], str]) -> Iterator[None]:
     """Waits for the other processes, and raises OSError if one of them, or this one, could not do what is inside."""
     own = None
     try:
-        yield
+        with naming_full_disk(target):
+            yield
     except OSError as error:
         own = error
     problem = first_problem("" if own is None else str(own))
@@ -170,13 +172,14 @@ def require_space(folder: Path, size: int) -> None:
         size: bytes.
 
     Raises:
-        OSError: (ENOSPC) the file system has less space than that.
+        DiskFullError: the file system has less space than that.
     """
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if free < size:
-        space = f"a checkpoint takes {size / 1e6:.1f} MB, {existing} has {free / 1e6:.1f} MB free"
-        raise OSError(errno.ENOSPC, f"{space}: free some, or choose a folder on another disk")
+        space = f"it takes {size / 1e6:.1f} MB, {existing} has {free / 1e6:.1f} MB free"
+        advice = "free some, or choose a folder on another disk"
+        raise DiskFullError(errno.ENOSPC, f"a checkpoint cannot be written to {folder} ({space}): {advice}.")
 
 
 def _serialised(checkpoint: Checkpoint) -> dict[str, bytes]:

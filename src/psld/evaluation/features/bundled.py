@@ -9,6 +9,7 @@ Each prints its accuracy on images it has not seen, and writes it into the heade
 from __future__ import annotations
 
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal, overload
 
@@ -19,7 +20,7 @@ from psld.data import MNIST, Digits
 from psld.evaluation.features.digit_classifier import DigitClassifier, classifier_accuracy, train_digit_classifier
 from psld.evaluation.features.mnist_classifier import MNISTClassifier, train_mnist_classifier
 from psld.evaluation.features.weight_files import load_tensors
-from psld.files import atomic_file, file_sha256, require_unchanged
+from psld.files import SUMS, atomic_file, file_sha256, read_sums, require_unchanged, sums_text
 
 __all__ = ["bundled_classifier", "bundled_weights", "stated_accuracy"]
 
@@ -54,7 +55,7 @@ def stated_accuracy(name: str) -> float:
 
 
 def main(arguments: list[str]) -> int:
-    """Train a classifier, print its accuracy on held-out images, write its weights."""
+    """Train a classifier, print its accuracy on held-out images, write its weights and their line of SHA256SUMS."""
     import argparse
 
     parser = argparse.ArgumentParser(prog="python -m psld.evaluation.features.bundled", description=main.__doc__)
@@ -71,10 +72,19 @@ def main(arguments: list[str]) -> int:
     classifier = train_classifier(train, labels, given.seed)
     accuracy = classifier_accuracy(classifier, heldout, answers)
     about = {"accuracy": f"{accuracy:.4f}", "heldout": str(len(heldout)), "train": str(len(train))}
-    with atomic_file(given.out) as file:
-        file.write(save({name: tensor.contiguous() for name, tensor in classifier.state_dict().items()}, about))
+    content = save({name: tensor.contiguous() for name, tensor in classifier.state_dict().items()}, about)
+    _write(content, Path(given.out))
     print(f"{given.out}: right on {accuracy:.2%} of {len(heldout)} held-out images, trained on {len(train)}.")
     return 0
+
+
+def _write(content: bytes, file: Path) -> None:
+    """A file, and its line in SHA256SUMS beside it."""
+    sums = read_sums(file.parent) | {file.name: sha256(content).hexdigest()}
+    with atomic_file(file) as weights:
+        weights.write(content)
+    with atomic_file(file.parent / SUMS) as lines:
+        lines.write(sums_text(sums).encode())
 
 
 if __name__ == "__main__":
