@@ -102,9 +102,7 @@ def test_churn_is_not_negative():
 
 @pytest.mark.parametrize("size, corrections", [(0.0, 1), (1.0, 1), (-0.1, 1), (0.1, 0)])
 def test_corrections_are_small_and_there(size, corrections):
-    refused(
-        lambda: Langevin(Ancestral(), size, corrections), "size must lie in .0, 1.: got|corrections must be at least 1"
-    )
+    refused(lambda: Langevin(Ancestral(), size, corrections), "size must lie in|corrections must be at least 1")
 
 
 def test_directions_are_named():
@@ -124,7 +122,7 @@ def test_ancillary_noise_is_named():
 def test_tolerances_are_positive(rtol, atol, steps):
     refused(
         lambda: RK45(rtol, atol, steps),
-        "(rtol|atol) must be a positive, finite number: got |max_steps must be at least 1: got ",
+        "(rtol|atol) must be a positive, finite|max_steps must be at least 1",
     )
 
 
