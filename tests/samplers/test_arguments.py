@@ -84,7 +84,7 @@ def test_orders_are_1_to_3(order):
 @pytest.mark.parametrize("eta", [-0.1, 1.1, math.nan])
 @pytest.mark.parametrize("make", [lambda eta: Exponential(2, eta), DPMSolverPP])
 def test_eta_is_a_share(make, eta):
-    refused(lambda: make(eta), r"eta must (lie in \[0, 1\], from the probability flow to the reverse SDE|be a number): got ")
+    refused(lambda: make(eta), r"eta must (lie in \[0, 1\], from the probability flow|be a number).*: got ")
 
 
 def test_order_3_is_without_noise():
