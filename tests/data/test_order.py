@@ -58,5 +58,5 @@ def test_refusals():
         ShuffledBatches(10, 10, 0, 0, 1, 0, 4)
     with pytest.raises(ValueError, match="got rank 2, world 2"):
         ShuffledBatches(10, 10, 0, 0, 1, 2, 2)
-    with pytest.raises(ValueError, match="at least 1: got 0 and 4"):
+    with pytest.raises(ValueError, match="length must be at least 1: got 0"):
         ShuffledBatches(0, 4, 0, 0, 1)

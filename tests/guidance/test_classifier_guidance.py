@@ -59,10 +59,10 @@ def test_a_network_is_asked_for_its_classes_before_any_call():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scale": float("inf")}, "scale must be finite: got inf"),
-        ({"scale": float("nan")}, "scale must be finite: got nan"),
-        ({"temperature": 0.0}, "temperature must be positive and finite: got 0.0"),
-        ({"temperature": float("inf")}, "temperature must be positive and finite: got inf"),
+        ({"scale": float("inf")}, "scale must be a finite number: got inf"),
+        ({"scale": float("nan")}, "scale must be a number: got nan"),
+        ({"temperature": 0.0}, "temperature must be a positive, finite number: got 0.0"),
+        ({"temperature": float("inf")}, "temperature must be a positive, finite number: got inf"),
         ({"process": CLD(kappa=0.1)}, r"trained on states of CLD\(kappa=0.1\), and the model is of CLD\(\)"),
         ({"process": VPSDE()}, r"trained on states of VPSDE\(\), and the model is of CLD\(\)"),
     ],

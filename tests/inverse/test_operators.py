@@ -93,9 +93,9 @@ def test_operators_are_their_arguments():
         (lambda: SuperResolution(1), "at least 2"),
         (lambda: SuperResolution(4).forward(torch.zeros(1, 1, 6, 8)), "6×8 are not made of 4×4 blocks"),
         (lambda: Grayscale().forward(torch.zeros(1, 1, 8, 8)), "colour images"),
-        (lambda: Grayscale((0.5, 0.5)), "three weights"),
+        (lambda: Grayscale((0.5, 0.5)), "weights must be three"),
         (lambda: Blur.uniform(9).forward(torch.zeros(1, 1, 8, 8)), "does not fit"),
-        (lambda: GaussianBlur(0.0), "std > 0"),
+        (lambda: GaussianBlur(0.0), "std must be positive"),
     ],
 )
 def test_refusals(build, message):

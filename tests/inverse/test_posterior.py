@@ -150,9 +150,9 @@ def test_refusals():
     model, y = exact.Gaussian(0.0, 1.0, SHAPE).model(VPSDE()), torch.zeros(1, 8)
     z = draws(2, (1, *SHAPE), 1)
     for build, message in (
-        (lambda: MMPS(model, OPERATORS[0], y, -0.1), "noise must be at least 0"),
-        (lambda: MMPS(model, OPERATORS[0], y, 0.1, iterations=0), "at least one iteration"),
-        (lambda: PiGDM(model, OPERATORS[0], y, 0.1, data_std=0.0), "data_std must be positive"),
+        (lambda: MMPS(model, OPERATORS[0], y, -0.1), "noise must be a finite, non-negative number"),
+        (lambda: MMPS(model, OPERATORS[0], y, 0.1, iterations=0), "iterations must be at least 1"),
+        (lambda: PiGDM(model, OPERATORS[0], y, 0.1, data_std=0.0), "data_std must be a positive"),
         (lambda: DPS(model, OPERATORS[0], y, 0.0), "noise > 0, or a positive step"),
         (lambda: MMPS(model, OPERATORS[0], y[:, :7], 0.1)(z, 0.5), "give one for all samples"),
         (lambda: MMPS(model, OPERATORS[0], y.expand(3, 8), 0.1)(z, 0.5), "give one for all samples"),

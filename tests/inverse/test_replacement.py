@@ -110,7 +110,7 @@ def test_refusals():
         (lambda: Replacement(Ancestral(), IMAGE, torch.zeros(3, dtype=torch.bool)), "knows no pixel"),
         (lambda: Replacement(RK45(), IMAGE, KNOWN), "chooses its own steps"),  # pyright: ignore[reportArgumentType]
         (lambda: Replacement(Projected(Heun()), IMAGE, KNOWN), "Projected\\(Replacement"),  # pyright: ignore[reportArgumentType]
-        (lambda: Replacement(Ancestral(), IMAGE, KNOWN, 0), "at least once"),
+        (lambda: Replacement(Ancestral(), IMAGE, KNOWN, 0), "resamplings must be at least 1"),
         (
             lambda: Replacement(Ancestral(), IMAGE.expand(2, 3), KNOWN).sample(
                 DATA.model(CLD()), 3, steps=5, shape=(3,)

@@ -79,5 +79,5 @@ def test_levels_are_recognised():
     assert not on_levels(pixels / 127.5 - 0.5, 256) and not on_levels(pixels / 127.5 - 1.001, 256)
     assert on_levels(torch.arange(17).float() / 8 - 1, 17)
     for refused in (lambda: Uniform(1), lambda: LogitNormal(1, 0)):
-        with pytest.raises(laws.REFUSALS, match="at least two levels"):
+        with pytest.raises(laws.REFUSALS, match="levels must be at least 2"):
             refused()

@@ -247,7 +247,7 @@ def test_denoising_refuses_what_it_does_not_train(predicts):
 
 @pytest.mark.parametrize("arguments", [(0.0,), (0.5, -1.2, 0.0)])
 def test_denoising_refuses_scales(arguments):
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="must be a positive"):
         Denoising(*arguments)
 
 

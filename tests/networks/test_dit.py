@@ -217,8 +217,8 @@ def test_training_mode_eval_mode_and_no_grad_are_one_function():
         (dict(heads=3), "width must be divisible by 4 and by heads=3: got 16"),
         (dict(depth=0), "depth must be at least 1: got 0"),
         (dict(patch_size=0), "patch_size must be at least 1: got 0"),
-        (dict(mlp_ratio=0.0), "mlp_ratio must be positive: got 0.0"),
-        (dict(classes=0), "classes must be at least 1, or None"),
+        (dict(mlp_ratio=0.0), "mlp_ratio must be positive, and at most 1024: got 0.0"),
+        (dict(classes=0), "classes must be at least 1: got 0"),
         (dict(in_channels=0), "in_channels must be at least 1: got 0"),
     ],
 )

@@ -30,10 +30,10 @@ def test_fourier_frequencies_have_the_scale():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="even width of at least 4: got 5"):
+    with pytest.raises(ValueError, match="width must be even and at least 4: got 5"):
         SinusoidalEmbedding(5)
     for kind in (PositionalTime, FourierTime):
-        with pytest.raises(ValueError, match="scale must be positive: got 0"):
+        with pytest.raises(ValueError, match="scale must be a positive, finite number: got 0"):
             kind(scale=0)
 
 

@@ -79,5 +79,5 @@ def test_refusals():
         small()(Z, TIMES, label=torch.tensor([0, 1, 2]))
     with pytest.raises(ValueError, match=r"one a sample, shape \(3,\): got \(1,\)"):
         small(classes=3)(Z, TIMES, label=torch.tensor([0]))
-    with pytest.raises(ValueError, match="classes must be at least 1, or None .* got 0"):
+    with pytest.raises(ValueError, match="classes must be at least 1: got 0"):
         small(classes=0)

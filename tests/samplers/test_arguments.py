@@ -84,7 +84,7 @@ def test_orders_are_1_to_3(order):
 @pytest.mark.parametrize("eta", [-0.1, 1.1, math.nan])
 @pytest.mark.parametrize("make", [lambda eta: Exponential(2, eta), DPMSolverPP])
 def test_eta_is_a_share(make, eta):
-    refused(lambda: make(eta), r"eta must lie in \[0, 1\], from the probability flow to the reverse SDE: got ")
+    refused(lambda: make(eta), r"eta must (lie in \[0, 1\], from the probability flow|be a number).*: got ")
 
 
 def test_order_3_is_without_noise():
@@ -97,12 +97,12 @@ def test_order_of_a_predictor(order):
 
 
 def test_churn_is_not_negative():
-    refused(lambda: Heun(-0.1), "churn must be ≥ 0: got -0.1")
+    refused(lambda: Heun(-0.1), "churn must be a finite, non-negative number: got -0.1")
 
 
 @pytest.mark.parametrize("size, corrections", [(0.0, 1), (1.0, 1), (-0.1, 1), (0.1, 0)])
 def test_corrections_are_small_and_there(size, corrections):
-    refused(lambda: Langevin(Ancestral(), size, corrections), "size must lie in .0, 1. and corrections be at least 1")
+    refused(lambda: Langevin(Ancestral(), size, corrections), "size must lie in|corrections must be at least 1")
 
 
 def test_directions_are_named():
@@ -111,7 +111,7 @@ def test_directions_are_named():
 
 @pytest.mark.parametrize("make", [OBA, ROBA])
 def test_position_noise_is_not_negative(make):
-    refused(lambda: make(-0.1), r"position_noise \(λ_s\) must be ≥ 0: got -0.1")
+    refused(lambda: make(-0.1), "position_noise must be a finite, non-negative number: got -0.1")
 
 
 def test_ancillary_noise_is_named():
@@ -120,7 +120,10 @@ def test_ancillary_noise_is_named():
 
 @pytest.mark.parametrize("rtol, atol, steps", [(0.0, 1e-5, 1), (1e-5, -1.0, 1), (1e-5, 1e-5, 0)])
 def test_tolerances_are_positive(rtol, atol, steps):
-    refused(lambda: RK45(rtol, atol, steps), "rtol, atol and max_steps must be positive: got ")
+    refused(
+        lambda: RK45(rtol, atol, steps),
+        "(rtol|atol) must be a positive, finite|max_steps must be at least 1",
+    )
 
 
 @every_sampler

@@ -242,6 +242,8 @@ def _is_made_of(value: Any, kind: Any) -> bool:
             return True
     if kind is object or issubclass(kind, tuple):  # a named tuple may be given as a plain one
         return True
+    if getattr(kind, "__parameters__", ()) and kind.__bases__[0] is not typing.Generic:
+        kind = kind.__bases__[0]  # a sampler that is not of the right kind is told why by who takes it
     return isinstance(value, PathLike if issubclass(kind, PurePath) else kind)
 
 
