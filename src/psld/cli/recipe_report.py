@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from psld.cli.arguments import built
+from psld.files import read_yaml
 from psld.processes import LinearProcess
 from psld.recipe import LinearRecipe, RecipeError
 from psld.specs import build
@@ -73,20 +72,13 @@ def read_process(path: Path) -> LinearProcess:
 
     Raises:
         FileNotFoundError: there is no such file.
+        UnreadableFileError: it is no YAML of plain data.
         ValueError: it says no process, or one that cannot be made.
     """
-    known = _read(path)
-    process = build(known.get("process") if isinstance(known, dict) else None, where=str(path))
+    process = build(read_yaml(path).get("process"), where=str(path))
     if not isinstance(process, LinearProcess):
         raise ValueError(f"{path} says no process: configs/own-sde.yaml is an example of one that does.")
     return process
-
-
-def _read(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from error
 
 
 def read_matrices(path: Path) -> LinearRecipe:
@@ -94,15 +86,16 @@ def read_matrices(path: Path) -> LinearRecipe:
 
     Raises:
         FileNotFoundError: there is no such file.
+        UnreadableFileError: it is no YAML of plain data.
         RecipeError: other keys than those of a recipe or an SDE, or matrices that form none.
     """
-    matrices = _read(path)
-    keys = set(matrices) if isinstance(matrices, dict) else set()
+    matrices = read_yaml(path)
+    keys = set(matrices)
     if keys == RECIPE_KEYS:
         return LinearRecipe(**matrices)
     if SDE_KEYS <= keys <= SDE_KEYS | {"covariance"}:
         return LinearRecipe.from_sde(**matrices)
     raise RecipeError(
         f"{path} must hold diffusion, curl and covariance, or drift and noise (and covariance): "
-        f"got {', '.join(sorted(map(str, keys))) or 'no keys'}."
+        f"got {', '.join(sorted(keys))[:200] or 'no keys'}."
     )

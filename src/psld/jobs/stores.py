@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.files import atomic_file
+from psld.files import UnreadableFileError, atomic_file
+from psld.files.arrays import read_arrays
 from psld.plots.pictures import from_bytes, load_images, save_image, to_bytes
 
 __all__ = ["Arrays", "Pictures", "own_share"]
@@ -102,5 +103,13 @@ class Arrays:
 
     @staticmethod
     def _read(path: Path) -> dict[str, np.ndarray]:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+        """The images of a file, uint8 (n, H, W, C), and which samples they are."""
+        found = read_arrays(path, "images", optional=("indices", "seeds"))
+        images, numbers = found["images"], found.get("indices", found.get("seeds"))
+        fits = images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] in (1, 3) and images.size > 0
+        if not fits or numbers is None or numbers.dtype.kind not in "iu" or numbers.shape != images.shape[:1]:
+            raise UnreadableFileError(
+                f"{path} holds no samples: images (n, H, W, C) of uint8 and n whole numbers (seeds or indices) are "
+                f"needed. Delete it, and they are drawn again."
+            )
+        return found
