@@ -97,7 +97,7 @@ def read_idx(file: Path, dimensions: int) -> UInt8[Tensor, "..."]:
         if not 0 < size <= LARGEST:
             raise ValueError(f"its header says {said} bytes, and between 1 and {LARGEST} are needed")
         require_plausible(size, file.stat().st_size)
-        return torch.from_numpy(read_values(stream, size)).view(shape)
+        return torch.from_numpy(read_values(stream.read, size)).view(shape)
 
 
 def _found(root: Path, stem: str) -> Path:

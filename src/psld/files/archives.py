@@ -5,10 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -87,19 +86,23 @@ def require_plausible(size: int, packed: int) -> None:
         raise OversizedArchiveError(f"it unpacks to {size / 1e9:.1f} GB from {packed / 1e6:.1f} MB")
 
 
-def read_values(stream: IO[bytes] | io.RawIOBase, size: int) -> np.ndarray:
+def read_values(read: Callable[[int], bytes | None], size: int) -> np.ndarray:
     """The next `size` bytes of a stream that must then end, which is where checksums are compared; (size,) uint8.
+
+    Args:
+        read: of the stream.
+        size: in bytes.
 
     Raises:
         ValueError: it ends earlier, or goes on.
     """
     content, held = np.empty(size, dtype=np.uint8), 0
     while held < size:
-        block = stream.read(min(BLOCK, size - held)) or b""
+        block = read(min(BLOCK, size - held)) or b""
         if not block:
             raise ValueError(f"it should hold {size} bytes by its header and holds {held}")
         content[held : held + len(block)] = np.frombuffer(block, dtype=np.uint8)
         held += len(block)
-    if stream.read(1):
+    if read(1):
         raise ValueError(f"it should hold {size} bytes by its header and holds more")
     return content

@@ -7,13 +7,14 @@ archive has of it. Python objects, which could run code, are refused.
 from __future__ import annotations
 
 import math
+import sys
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 
@@ -142,8 +143,8 @@ def _require_reasonable(members: list[zipfile.ZipInfo], available: int) -> None:
     require_plausible(size, packed)
 
 
-def _array(stream: IO[bytes], size: int, what: str) -> np.ndarray:
-    """An array from `size` bytes of header and values, to their end, where zipfile compares the checksum."""
+def _array(stream: Any, size: int, what: str) -> np.ndarray:
+    """The array of a binary stream of `size` bytes, read to its end, where zipfile compares the checksum."""
     version = np.lib.format.read_magic(stream)
     if version not in HEADERS:
         raise _RefusedError(f"{what} has a header of version {version}")
@@ -157,12 +158,10 @@ def _array(stream: IO[bytes], size: int, what: str) -> np.ndarray:
     expected, found = math.prod(shape) * dtype.itemsize, size - stream.tell()
     if expected != found:
         raise _RefusedError(f"{what} should have {expected} bytes by its header and has {found}")
-    content = read_values(stream, expected)
+    content = read_values(stream.read, expected)
     values = content.view(dtype)
-    if (
-        dtype.kind == "U"
-        and values.size
-        and content.view(np.dtype("u4").newbyteorder(dtype.byteorder)).max() > 0x10FFFF
-    ):
-        raise _RefusedError(f"{what} holds text that is not Unicode")
+    if dtype.kind == "U" and values.size:
+        characters = content.view(np.dtype("u4").newbyteorder(dtype.byteorder))
+        if characters.max() > sys.maxunicode:
+            raise _RefusedError(f"{what} holds text that is not Unicode")
     return values.reshape(shape, order="F" if fortran else "C")

@@ -103,7 +103,7 @@ def evaluate(
         known = path.is_file()
         fabric.barrier()
         if known:
-            result = read_result(path, reference.extractor.distance)
+            result: dict[str, Any] = read_result(path, reference.extractor.distance)
         else:
             result = _drawn_and_judged(subject, cell, sampler, grid, reference, fabric) | {"settings": settings}
         floor: dict[str, Any] = reference.floor_result
@@ -141,9 +141,7 @@ def read_result(path: Path, distance: str) -> dict[str, Any]:
     problem = ""
     if not isinstance(figures, dict) or not _is_number(figures.get(distance)):
         problem = f"an object 'figures' with the number {distance!r}"
-    elif not all(
-        _is_number(n) or (isinstance(n, dict) and _all(n, _is_number, "mean", "std")) for n in figures.values()
-    ):
+    elif not all(_is_number(n) or _is_spread(n) for n in figures.values()):
         problem = "figures that are numbers, or objects with mean and std"
     elif not all(isinstance(a, dict) and type(a.get("images")) is int and _all(a, _is_text, "source") for a in sets):
         problem = "objects 'samples' and 'data' with images and source"
@@ -160,6 +158,10 @@ def _all(known: Mapping[str, Any], check: Callable[[Any], bool], *names: str) ->
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_spread(value: object) -> bool:
+    return isinstance(value, dict) and _all(value, _is_number, "mean", "std")
 
 
 def _is_text(value: object) -> bool:

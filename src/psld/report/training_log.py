@@ -43,7 +43,8 @@ def read_loss(path: Path, points: int = POINTS) -> LossCurve | None:
     """The curve of a metrics.csv; None where there is no file or no row in it.
 
     Raises:
-        UnreadableFileError: it is no CSV, has no columns `step` and `loss`, or a row is not numbers (a torn last one is left out).
+        UnreadableFileError: it is no CSV, has no columns `step` and `loss`, or a row is not numbers (a torn last
+            one is left out).
     """
     if not path.is_file():
         return None
