@@ -8,7 +8,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from psld.cli.arguments import built
-from psld.files import read_yaml
+from psld.files import UnreadableFileError, read_yaml
 from psld.processes import LinearProcess
 from psld.recipe import LinearRecipe, RecipeError
 from psld.specs import build
@@ -75,10 +75,23 @@ def read_process(path: Path) -> LinearProcess:
         UnreadableFileError: it is no YAML of plain data.
         ValueError: it says no process, or one that cannot be made.
     """
-    process = build(read_yaml(path).get("process"), where=str(path))
+    known = read_yaml(path).get("process")
+    try:
+        process = build(known, where=str(path))
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise UnreadableFileError(f"{path} says a process that cannot be: {error}") from error
     if not isinstance(process, LinearProcess):
         raise ValueError(f"{path} says no process: configs/own-sde.yaml is an example of one that does.")
     return process
+
+
+def _is_matrix(value: object) -> bool:
+    rows = value if isinstance(value, list) and value and isinstance(value[0], list) and value[0] else [None]
+    return all(
+        isinstance(row, list) and len(row) == len(rows[0]) and all(type(n) in (int, float) for n in row) for row in rows
+    )
 
 
 def read_matrices(path: Path) -> LinearRecipe:
@@ -91,10 +104,14 @@ def read_matrices(path: Path) -> LinearRecipe:
     """
     matrices = read_yaml(path)
     keys = set(matrices)
-    if keys == RECIPE_KEYS:
-        return LinearRecipe(**matrices)
-    if SDE_KEYS <= keys <= SDE_KEYS | {"covariance"}:
-        return LinearRecipe.from_sde(**matrices)
+    if keys == RECIPE_KEYS or SDE_KEYS <= keys <= SDE_KEYS | {"covariance"}:
+        wrong = [name for name in sorted(keys) if not _is_matrix(matrices[name])]
+        if wrong:
+            raise RecipeError(f"{path}: {wrong[0]} is no matrix: lists of numbers are needed, all of one length.")
+        try:
+            return LinearRecipe(**matrices) if keys == RECIPE_KEYS else LinearRecipe.from_sde(**matrices)
+        except ValueError as error:
+            raise RecipeError(f"{path}: {error}") from error
     raise RecipeError(
         f"{path} must hold diffusion, curl and covariance, or drift and noise (and covariance): "
         f"got {', '.join(sorted(keys))[:200] or 'no keys'}."

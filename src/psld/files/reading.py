@@ -189,11 +189,13 @@ def read_table(file: str | Path, torn: bool = False) -> list[dict[str, str]]:
 
     Raises:
         FileNotFoundError, OSError: as for `read_text`.
-        UnreadableFileError: no such table; names that are there twice; a row with more or fewer cells than names.
+        UnreadableFileError: no such table, or one whose last line has no end; names that are there twice; a row with more or fewer cells than names.
     """
     text = read_text(file, TABLE_BYTES, "Delete or repair it.")
     if torn:
         text = text[: text.rfind("\n") + 1]
+    elif text and not text.endswith("\n"):
+        raise UnreadableFileError(f"{file} does not end with an end of line: it is truncated. Delete or repair it.")
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
@@ -325,7 +327,8 @@ def _of_kind(content: Any, kind: Kind, where: str) -> Any:
 
 def said(error: BaseException) -> str:
     """The first line of what an error says, cut and without its full stop; its class where it says nothing."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    told = str((isinstance(error, OSError) and error.strerror) or error)  # without the number of the system's error
+    lines = told.strip().splitlines() or [type(error).__name__]
     return lines[0].strip().rstrip(".:")[:300]
 
 

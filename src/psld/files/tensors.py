@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -30,6 +31,7 @@ UNREADABLE = (
     RuntimeError,
     TypeError,
     ValueError,
+    struct.error,
     zipfile.BadZipFile,
     zlib.error,
 )

@@ -46,7 +46,7 @@ def read_loss(path: Path, points: int = POINTS) -> LossCurve | None:
         UnreadableFileError: it is no CSV, has no columns `step` and `loss`, or a row is not numbers (a torn last
             one is left out).
     """
-    if not path.is_file():
+    if not path.exists():
         return None
     rows = read_table(path, torn=True)
     if not rows:

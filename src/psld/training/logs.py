@@ -68,7 +68,7 @@ class MetricsFile:
 
 
 def _whole_rows(path: Path) -> list[list[str]]:
-    if not path.is_file():
+    if not path.exists():
         return []
     rows = read_table(path, torn=True)
     wrong = next((step for row in rows if len(step := row.get("step", "")) > DIGITS), None)

@@ -131,6 +131,8 @@ def _with_state(
     sliced: bool = False,
 ) -> Checkpoint:
     state, config = _read_state(folder / STATE), folder / CONFIG
+    if _described(weights) != _described(averages):
+        raise CheckpointError(f"{folder} holds weights of one network and averages of another.")
     if moments is not None:
         state["optimizer"]["state"] = _nested(moments)
     try:
@@ -214,11 +216,12 @@ def _warn_unchecked(folder: Path) -> None:
     warnings.warn(f"{folder} has no {SUMS}, so it cannot be seen whether its files are what was written.", stacklevel=4)
 
 
-def _require_same_network(file: Path, state: Mapping[str, Tensor], network: nn.Module) -> None:
-    def described(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-        return {name: f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for name, t in tensors.items()}
+def _described(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for name, t in tensors.items()}
 
-    found, expected = described(state), described(network.state_dict())
+
+def _require_same_network(file: Path, state: Mapping[str, Tensor], network: nn.Module) -> None:
+    found, expected = _described(state), _described(network.state_dict())
     different = [name for name in sorted(found | expected) if found.get(name) != expected.get(name)]
     if different:
         name = different[0]
