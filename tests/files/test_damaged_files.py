@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -86,7 +87,8 @@ def write_model(folder: Path, sums: bool = True) -> None:
 
 def loaded(folder: Path) -> object:
     model = psld.load(folder / "model")
-    return repr(model.process), list(model.data_shape), dict(model.network.state_dict())
+    shape, network = model.known_shape(), cast(torch.nn.Module, model.network)
+    return repr(model.process), list(shape), dict(network.state_dict())
 
 
 def write_run(folder: Path) -> None:

@@ -88,10 +88,9 @@ def read_process(path: Path) -> LinearProcess:
 
 
 def _is_matrix(value: object) -> bool:
-    rows = value if isinstance(value, list) and value and isinstance(value[0], list) and value[0] else [None]
-    return all(
-        isinstance(row, list) and len(row) == len(rows[0]) and all(type(n) in (int, float) for n in row) for row in rows
-    )
+    rows = value if isinstance(value, list) else []
+    lengths = {len(row) if isinstance(row, list) else 0 for row in rows}
+    return len(lengths) == 1 and 0 not in lengths and all(type(n) in (int, float) for row in rows for n in row)
 
 
 def read_matrices(path: Path) -> LinearRecipe:

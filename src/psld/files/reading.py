@@ -189,7 +189,8 @@ def read_table(file: str | Path, torn: bool = False) -> list[dict[str, str]]:
 
     Raises:
         FileNotFoundError, OSError: as for `read_text`.
-        UnreadableFileError: no such table, or one whose last line has no end; names that are there twice; a row with more or fewer cells than names.
+        UnreadableFileError: no such table, or one whose last line has no end; names that are there twice; a row with
+            more or fewer cells than names.
     """
     text = read_text(file, TABLE_BYTES, "Delete or repair it.")
     if torn:
