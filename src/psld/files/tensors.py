@@ -129,5 +129,5 @@ def _refusals(file: str | Path, kind: str) -> Iterator[None]:
     try:
         yield
     except (*UNREADABLE, SafetensorError) as error:
-        message = f"{file} is truncated, corrupt, or not {kind} ({said(error)}). {ADVICE}"
+        message = f"{file} is truncated or corrupt, or not {kind} ({said(error)}). {ADVICE}"
         raise UnreadableFileError(message) from error

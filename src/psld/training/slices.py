@@ -80,6 +80,9 @@ def read_tensors(files: Sequence[Path]) -> dict[str, Tensor]:
         if len(slices) == 1:
             return slices[0]
         described = [read_metadata(file) for file in files]
+    except FileNotFoundError as error:
+        missing = next((file for file in files if not file.is_file()), files[0])
+        raise CheckpointError(f"{missing} is missing.") from error
     except (OSError, UnreadableFileError) as error:
         raise CheckpointError(str(error)) from error
     for file, metadata in zip(files, described, strict=True):
