@@ -22,8 +22,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from psld.data import HuggingFace, ImageData
-from psld.files import read_json, read_yaml, require_new_folder
-from psld.model import ScoreModel
+from psld.files import UnreadableFileError, read_json, read_yaml, require_new_folder
+from psld.model import Predicts, ScoreModel
 from psld.networks import NoiseClassifier
 from psld.pretrained.folder import write_model_folder
 from psld.pretrained.published import published_checkpoint
@@ -269,7 +269,12 @@ def _made(
     )
     # initial values are written more than once, and a tensor takes at least 64 bytes of the file's header
     with bounded(ROOM + 6 * size, CALLS + 2 * size // 64, refusal):
-        return _built(config, trust, where)
+        try:
+            return _built(config, trust, where)
+        except ValueError as error:
+            if where in str(error):
+                raise
+            raise UnreadableFileError(f"{where} describes a model that cannot be made: {error}") from error
 
 
 def _built(config: Mapping[str, Any], trust: bool, where: str) -> tuple[LinearProcess, nn.Module]:
@@ -291,6 +296,10 @@ def _described(path: Path) -> tuple[Path, dict[str, Any]]:
     shape = config.get("image_shape")
     if not (isinstance(shape, list) and shape and all(isinstance(n, int) and n > 0 for n in shape)):
         raise ValueError(f"{folder / CONFIG} does not say image_shape: write the (C, H, W) of one image there.")
+    if config["predicts"] not in get_args(Predicts):
+        allowed = ", ".join(map(repr, get_args(Predicts)))
+        said = repr(config["predicts"])[:100]
+        raise ValueError(f"{folder / CONFIG}: predicts must be one of {allowed}: got {said}.")
     if config["matching"] not in get_args(Matching) or not _is_number(config["jitter"]):
         raise ValueError(
             f"{folder / CONFIG}: matching must be one of {', '.join(get_args(Matching))} and jitter a number ≥ 0."

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from psld.cli.arguments import built
+from psld.files import UnreadableFileError, read_yaml
 from psld.processes import LinearProcess
 from psld.recipe import LinearRecipe, RecipeError
 from psld.specs import build
@@ -73,20 +72,25 @@ def read_process(path: Path) -> LinearProcess:
 
     Raises:
         FileNotFoundError: there is no such file.
+        UnreadableFileError: it is no YAML of plain data.
         ValueError: it says no process, or one that cannot be made.
     """
-    known = _read(path)
-    process = build(known.get("process") if isinstance(known, dict) else None, where=str(path))
+    known = read_yaml(path).get("process")
+    try:
+        process = build(known, where=str(path))
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise UnreadableFileError(f"{path} says a process that cannot be: {error}") from error
     if not isinstance(process, LinearProcess):
         raise ValueError(f"{path} says no process: configs/own-sde.yaml is an example of one that does.")
     return process
 
 
-def _read(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from error
+def _is_matrix(value: object) -> bool:
+    rows = value if isinstance(value, list) else []
+    lengths = {len(row) if isinstance(row, list) else 0 for row in rows}
+    return len(lengths) == 1 and 0 not in lengths and all(type(n) in (int, float) for row in rows for n in row)
 
 
 def read_matrices(path: Path) -> LinearRecipe:
@@ -94,15 +98,20 @@ def read_matrices(path: Path) -> LinearRecipe:
 
     Raises:
         FileNotFoundError: there is no such file.
+        UnreadableFileError: it is no YAML of plain data.
         RecipeError: other keys than those of a recipe or an SDE, or matrices that form none.
     """
-    matrices = _read(path)
-    keys = set(matrices) if isinstance(matrices, dict) else set()
-    if keys == RECIPE_KEYS:
-        return LinearRecipe(**matrices)
-    if SDE_KEYS <= keys <= SDE_KEYS | {"covariance"}:
-        return LinearRecipe.from_sde(**matrices)
+    matrices = read_yaml(path)
+    keys = set(matrices)
+    if keys == RECIPE_KEYS or SDE_KEYS <= keys <= SDE_KEYS | {"covariance"}:
+        wrong = [name for name in sorted(keys) if not _is_matrix(matrices[name])]
+        if wrong:
+            raise RecipeError(f"{path}: {wrong[0]} is no matrix: lists of numbers are needed, all of one length.")
+        try:
+            return LinearRecipe(**matrices) if keys == RECIPE_KEYS else LinearRecipe.from_sde(**matrices)
+        except ValueError as error:
+            raise RecipeError(f"{path}: {error}") from error
     raise RecipeError(
         f"{path} must hold diffusion, curl and covariance, or drift and noise (and covariance): "
-        f"got {', '.join(sorted(map(str, keys))) or 'no keys'}."
+        f"got {', '.join(sorted(keys))[:200] or 'no keys'}."
     )

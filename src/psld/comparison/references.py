@@ -22,7 +22,8 @@ from psld.evaluation.metrics.inception_score import ClassifierScore
 from psld.evaluation.metrics.metric import Metric
 from psld.evaluation.metrics.quality import METRICS, compare
 from psld.evaluation.statistics import ImageStatistics, measured
-from psld.files import atomic_file
+from psld.files import UnreadableFileError, atomic_file
+from psld.files.arrays import read_array
 from psld.model import Model
 from psld.samplers import DivergedError, Projected, Sampler
 from psld.samplers.tuning import Judge
@@ -112,12 +113,23 @@ class ExactReference(Reference):
 
 def _kept_judge(model: Model, seeds: Sequence[int], tolerance: float, projected: bool, folder: Path) -> Judge:
     path = folder / f"{model.process.spec.digest[:16]}{'-projected' if projected else ''}.npy"
-    known = torch.from_numpy(np.load(path, allow_pickle=False)) if path.exists() else None
-    judge = Judge(model, model.known_shape(), seeds, tolerance=tolerance, projected=projected, images=known)
+    shape = model.known_shape()
+    known = _kept_solutions(path, (len(seeds), *shape)) if path.exists() else None
+    judge = Judge(model, shape, seeds, tolerance=tolerance, projected=projected, images=known)
     if known is None:
         with atomic_file(path) as file:
             np.save(file, judge.images.numpy())
     return judge
+
+
+def _kept_solutions(path: Path, shape: tuple[int, ...]) -> Tensor:
+    known = read_array(path)
+    if known.dtype.str not in ("<f4", "<f8") or known.shape != shape:
+        raise UnreadableFileError(
+            f"{path} holds {known.dtype} of shape {known.shape}, and exact solutions of shape {shape} are needed. "
+            "Delete it, and they are solved again."
+        )
+    return torch.from_numpy(known)
 
 
 @dataclass(frozen=True, eq=False)

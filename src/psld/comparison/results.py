@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from psld.files import atomic_file, write_json
+from psld.files import UnreadableFileError, atomic_file, parse_json, read_json, read_table, write_json
+from psld.files.reading import said
 
 __all__ = ["SweepResult", "read_results", "write_results"]
 
@@ -58,14 +59,19 @@ class SweepResult:
         """From a row of JSON or CSV; sampler, nfe and frechet must be there, columns of other names are passed over.
 
         Raises:
-            KeyError, TypeError, ValueError: it is no such row.
+            AttributeError, KeyError, OverflowError, TypeError, ValueError: it is no such row.
         """
+        nested = [name for name in NUMBERS + TEXTS if isinstance(known.get(name), (list, Mapping))]
+        if nested:
+            raise TypeError(f"its {nested[0]} is a {type(known[nested[0]]).__name__}")
         given = {name: value for name, value in known.items() if name in NUMBERS + TEXTS and value not in (None, "")}
         numbers = {name: float(given[name]) for name in NUMBERS if name in given}
         numbers |= {name: int(numbers[name]) for name in ("budget", "samples") if name in numbers}
         texts = {"process": "", "family": ""} | {name: str(given[name]) for name in TEXTS if name in given}
         spec = known.get("spec") or None
-        spec = json.loads(spec) if isinstance(spec, str) else spec
+        spec = parse_json(spec, "the column 'spec'") if isinstance(spec, str) else spec
+        if not (spec is None or isinstance(spec, Mapping)):
+            raise TypeError(f"its spec is a {type(spec).__name__}")
         return cls(**{"budget": math.ceil(numbers["nfe"])} | numbers | texts, spec=spec)  # pyright: ignore[reportArgumentType]
 
 
@@ -92,17 +98,21 @@ def read_results(path: Path) -> list[SweepResult]:
     """What `write_results` wrote, or an older version: a .json or a .csv file; nothing where there is none.
 
     Raises:
-        ValueError: it holds something else.
+        UnreadableFileError: it holds something else.
     """
     if not path.exists():
         return []
+    wrong = f"{path} is not the result of a sweep (a list of objects with sampler, nfe, frechet)"
     try:
-        text = path.read_text(encoding="utf-8")
-        rows = list(csv.DictReader(io.StringIO(text))) if path.suffix == ".csv" else json.loads(text)
-        if not isinstance(rows, list):
-            raise TypeError(f"a {type(rows).__name__}")
-        return [SweepResult.read(row) for row in rows]
-    except (TypeError, KeyError, AttributeError, ValueError, csv.Error) as error:
-        raise ValueError(
-            f"{path} is not the result of a sweep (a list of objects with sampler, nfe, frechet): {error!r}."
-        ) from error
+        rows = read_table(path) if path.suffix == ".csv" else read_json(path, list, nan=True)
+    except UnreadableFileError as error:
+        raise UnreadableFileError(f"{wrong}: {said(error)}.") from error
+    results = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            results.append(SweepResult.read(row))
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            problem = f"lacks {error}" if isinstance(error, KeyError) else f"is no such object ({said(error)})"
+            message = f"{wrong}: row {number} {problem}. Delete it, or measure again."
+            raise UnreadableFileError(message) from error
+    return results

@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import struct
-import zipfile
-import zlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
 from psld.data.pixels import PixelArray, PixelData
 from psld.files import atomic_file
+from psld.files.arrays import array_names, read_arrays
 
 __all__ = ["ArrayFile", "save_arrays"]
-
-
-BROKEN = (
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What NumPy and zipfile raise about a file that they cannot read, beside ValueError."""
-
-HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
-LARGE, RATIO = 1024**3, 100
 
 
 class ArrayFile(PixelArray):
@@ -56,7 +29,8 @@ class ArrayFile(PixelArray):
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a broken file, no such array, another type or shape, or labels that do not go with the images.
+        UnreadableFileError: a broken file, or one that is far larger unpacked than a file of photographs.
+        ValueError: no such array, another type or shape, or labels that do not go with the images.
     """
 
     def __init__(
@@ -127,53 +101,19 @@ def save_arrays(data: PixelData, file: str | Path) -> Path:
 
 
 def _arrays(file: Path, key: str | None, label_key: str | None) -> tuple[np.ndarray, np.ndarray | None]:
-    if not file.is_file():
+    if not file.exists():
         raise FileNotFoundError(f"no file {file}: give an .npz file.")
-    try:
-        archive = np.load(file, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it holds one bare array: numpy.savez writes what is needed")
-        with archive as arrays:
-            names = list(arrays.files)
-            if key is None:
-                others = [name for name in names if name != label_key]
-                key = others[0] if len(others) == 1 else None
-            if key is None or key not in names:
-                raise _NoArrayError(f"{file} holds {', '.join(names) or 'nothing'}: key must name the array of images.")
-            if label_key is not None and label_key not in names:
-                raise _NoArrayError(f"{file} holds {', '.join(names)}: label_key={label_key!r} is not among them.")
-            for name in (key, label_key):
-                if name is not None:
-                    _require_honest(arrays, name)
-            return arrays[key], None if label_key is None else arrays[label_key]
-    except _NoArrayError:
-        raise
-    except (*BROKEN, ValueError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise ValueError(f"{file} cannot be read as .npz: {said}. Write or copy it again.") from error
+    names = array_names(file)
+    if key is None:
+        others = [name for name in names if name != label_key]
+        key = others[0] if len(others) == 1 else None
+    if key is None or key not in names:
+        raise ValueError(f"{file} holds {_listed(names)}: key must name the array of images.")
+    if label_key is not None and label_key not in names:
+        raise ValueError(f"{file} holds {_listed(names)}: label_key={label_key!r} is not among them.")
+    found = read_arrays(file, key, *([] if label_key is None else [label_key]))
+    return found[key], None if label_key is None else found[label_key]
 
 
-def _require_honest(arrays: Any, name: str) -> None:
-    """That an array has the size which its header says, before there is memory for it, and is no bomb.
-
-    Raises:
-        ValueError: it has not, or consists of Python objects; or it takes more than 1 GiB and a hundredth of that in
-            the file, as no photographs do.
-    """
-    member = arrays.zip.getinfo(name if name in arrays.zip.namelist() else f"{name}.npy")
-    with arrays.zip.open(member) as content:
-        version = np.lib.format.read_magic(content)
-        if version not in HEADERS:
-            raise ValueError(f"array {name!r} has a header of version {version}")
-        shape, _, kind = HEADERS[version](content)
-        expected, found = math.prod(shape) * kind.itemsize, member.file_size - content.tell()
-    if kind.hasobject:
-        raise ValueError(f"array {name!r} holds Python objects, which can run code (allow_pickle=False)")
-    if expected != found:
-        raise ValueError(f"array {name!r} should have {expected} bytes by its header and has {found}")
-    if expected > LARGE and expected > RATIO * max(member.compress_size, 1):
-        raise ValueError(f"array {name!r} unpacks to {expected / 1e9:.1f} GB from {member.compress_size / 1e6:.1f} MB")
-
-
-class _NoArrayError(ValueError):
-    """The file is whole, and the name that was asked for is not in it."""
+def _listed(names: list[str]) -> str:
+    return ", ".join([name[:50] for name in names[:10]] + ["…"] * (len(names) > 10)) or "nothing"

@@ -7,6 +7,7 @@ from typing import Literal
 
 from psld.data.decoding import FileImages, Framing, Resample, image_files
 from psld.data.pixels import chosen_split
+from psld.files import read_text
 from psld.specs.arguments import LARGEST_IMAGE, whole
 
 __all__ = ["CelebA", "Crop"]
@@ -27,6 +28,8 @@ BOXES: dict[str, tuple[int, int, int, int]] = {
 }
 SPLITS = {"train": "0", "valid": "1", "test": "2", "all": ""}
 FOLDER, PARTITION = "img_align_celeba", "list_eval_partition"
+LISTING_BYTES = 64 * 1024**2
+"""Of the partition file, which has 3 MiB."""
 
 
 class CelebA(FileImages):
@@ -74,12 +77,12 @@ def _partition(root: Path, folder: Path, split: str) -> list[Path]:
             f"no {PARTITION}.txt in {root}, which assigns images to splits: put it there, or use split='all'."
         )
     wanted = []
-    for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(listing, LISTING_BYTES).splitlines(), start=1):
         parts = line.replace(",", " ").split()
         if not parts or (number == 1 and parts == ["image_id", "partition"]):
             continue
         if len(parts) != 2 or parts[1] not in ("0", "1", "2"):
-            raise ValueError(f"{listing}, line {number}: {line!r} is not an image's name and 0, 1 or 2.")
+            raise ValueError(f"{listing}, line {number}: {line[:100]!r} is not an image's name and 0, 1 or 2.")
         if parts[1] == SPLITS[split]:
             wanted.append(folder / parts[0])
     if not wanted:

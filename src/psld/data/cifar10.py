@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import io
+import math
 import pickle
+import pickletools
 import tarfile
-import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -15,13 +15,15 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from psld.data.pixels import PixelArray, chosen_split
-from psld.files.archives import BoundedStream
+from psld.files import UnreadableFileError
+from psld.files.archives import unpacked
+from psld.files.reading import said
 
 __all__ = ["CIFAR10", "CIFAR10_CLASSES"]
 
 ARCHIVE, FOLDER = "cifar-10-python.tar.gz", "cifar-10-batches-py"
 FILES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
-UNPACKED = 512 * 1024**2
+UNPACKED = 256 * 1024**2
 """Bytes of the unpacked archive, at most; the real one has 178 MiB."""
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -42,7 +44,8 @@ class CIFAR10(PixelArray):
 
     Raises:
         FileNotFoundError: neither archive nor folder is there, or a batch is missing.
-        ValueError: a broken archive or batch, a pickle that names anything but NumPy's arrays, or an unknown split.
+        UnreadableFileError: a broken archive or batch, or a pickle that names anything but NumPy's arrays.
+        ValueError: an unknown split.
     """
 
     labels: Int64[Tensor, " N"]  # pyright: ignore[reportIncompatibleVariableOverride]: these data always have them
@@ -64,26 +67,32 @@ def _contents(root: Path, names: list[str]) -> dict[str, bytes]:
             missing = [name for name in names if not (folder / name).is_file()]
             if missing:
                 raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}: extract the archive again.")
-            return {str(folder / name): (folder / name).read_bytes() for name in names}
+            return {str(folder / name): _whole(folder / name) for name in names}
     archive = root / ARCHIVE if root.is_dir() else root
     if not archive.is_file():
         raise FileNotFoundError(f"no {ARCHIVE} and no {FOLDER} in {root}: give the folder that holds one of them.")
     return _from_archive(archive, names)
 
 
+def _whole(file: Path) -> bytes:
+    with unpacked(file, UNPACKED, "Extract the archive again.") as stream:
+        return stream.read()
+
+
 def _from_archive(archive: Path, names: list[str]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
-    try:
-        with gzip.open(archive) as unpacked, tarfile.open(mode="r|", fileobj=BoundedStream(unpacked, UNPACKED)) as tar:
-            for member in tar:  # one pass: a gzip stream cannot jump
-                name = member.name.removeprefix("./").removeprefix(f"{FOLDER}/")
-                content = tar.extractfile(member) if member.isfile() and name in names else None
-                if content is not None:
-                    found[name] = content.read()
-            while tar.fileobj is not None and tar.fileobj.read(1 << 20):
-                pass  # to the end of the stream, where its checksum is compared: tar's own end comes before that
-    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
-        raise ValueError(f"{archive} is truncated or damaged: {error}. Download it again.") from error
+    with unpacked(archive, UNPACKED, "Download it again.") as stream:
+        try:
+            with tarfile.open(mode="r|", fileobj=stream) as tar:
+                for member in tar:  # one pass: a gzip stream cannot jump
+                    name = member.name.removeprefix("./").removeprefix(f"{FOLDER}/")
+                    content = tar.extractfile(member) if member.isfile() and name in names else None
+                    if content is not None:
+                        found[name] = content.read()
+        except (tarfile.TarError, LookupError, OverflowError, TypeError) as error:  # of headers that make no sense
+            raise ValueError(f"it is no tar archive ({said(error)})") from error
+        while stream.read(1 << 20):
+            pass  # to the end of the stream, where its checksum is compared: tar's own end comes before that
     missing = [name for name in names if name not in found]
     if missing:
         raise FileNotFoundError(f"{archive} lacks {FOLDER}/{', '.join(missing)}: is it the archive for Python?")
@@ -95,9 +104,10 @@ def _from_archive(archive: Path, names: list[str]) -> dict[str, bytes]:
 
 def _batch(content: bytes, name: str) -> tuple[UInt8[Tensor, "N 3 32 32"], Int64[Tensor, " N"]]:
     try:
+        _require_bounded(content)
         batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
     except _RefusedError as error:
-        raise ValueError(f"{name} {error}") from error
+        raise UnreadableFileError(f"{name} {error}") from error
     except (
         pickle.UnpicklingError,
         ArithmeticError,
@@ -108,20 +118,31 @@ def _batch(content: bytes, name: str) -> tuple[UInt8[Tensor, "N 3 32 32"], Int64
         TypeError,
         ValueError,
     ) as error:
-        raise ValueError(f"{name} is truncated or damaged: {error}. Download it again.") from error
+        raise UnreadableFileError(f"{name} is truncated or damaged: {said(error)}. Download it again.") from error
     if not isinstance(batch, dict):
-        raise ValueError(f"{name} holds a {type(batch).__name__}, not the dictionary of a CIFAR-10 batch.")
+        raise UnreadableFileError(f"{name} holds a {type(batch).__name__}, not the dictionary of a CIFAR-10 batch.")
     pixels, labels = (batch.get(key.encode(), batch.get(key)) for key in ("data", "labels"))
     if not isinstance(pixels, _Array) or not isinstance(labels, list):
-        raise ValueError(f"{name} lacks the array 'data' or the list 'labels': it is not a CIFAR-10 batch.")
+        raise UnreadableFileError(f"{name} lacks the array 'data' or the list 'labels': it is not a CIFAR-10 batch.")
     images = pixels.tensor(name)
-    if images.ndim != 2 or images.shape[1] != 3072 or len(images) != len(labels) or not labels:
-        raise ValueError(
+    if images.shape[1] != 3072 or len(images) != len(labels) or not labels:
+        raise UnreadableFileError(
             f"{name} holds data of shape {tuple(images.shape)} and {len(labels)} labels: (N, 3072) and N are needed."
         )
     if not all(type(label) is int and 0 <= label < 10 for label in labels):
-        raise ValueError(f"{name} holds labels that are not whole numbers 0 … 9.")
+        raise UnreadableFileError(f"{name} holds labels that are not whole numbers 0 … 9.")
     return images.view(-1, 3, 32, 32), torch.tensor(labels)
+
+
+def _require_bounded(content: bytes) -> None:
+    """That a pickle numbers what it remembers as one that was written does: memory is taken up to that number.
+
+    Raises:
+        ValueError: a number that is larger than the pickle; or it is none.
+    """
+    for operation, number, _ in pickletools.genops(content):
+        if "PUT" in operation.name and (not isinstance(number, int) or number > len(content)):
+            raise ValueError(f"it remembers an object under number {number}")
 
 
 class _RefusedError(Exception):
@@ -146,16 +167,17 @@ class _Array:
     def __setstate__(self, state: object) -> None:
         self._state = state
 
-    def tensor(self, name: str) -> UInt8[Tensor, "..."]:
+    def tensor(self, name: str) -> UInt8[Tensor, "N D"]:
         match self._state:
             case (_, tuple() as shape, _DType(code="u1" | "|u1"), fortran, bytes() as values):
-                if not all(type(size) is int and size > 0 for size in shape):
-                    raise ValueError(f"{name} holds an array of shape {shape}: all sizes must be positive.")
-                grid = torch.frombuffer(bytearray(values), dtype=torch.uint8) if values else torch.empty(0)
-                if grid.numel() != torch.Size(shape).numel():
-                    raise ValueError(f"{name} holds {grid.numel()} bytes for an array of shape {shape}.")
-                return grid.view(shape[::-1]).permute(*range(len(shape))[::-1]) if fortran else grid.view(shape)
-        raise ValueError(f"{name} holds an array that is not of 8-bit unsigned integers.")
+                shown = str(shape)[:100]
+                if len(shape) != 2 or not all(type(size) is int and size > 0 for size in shape):
+                    raise UnreadableFileError(f"{name} holds an array of shape {shown}: (N, 3072) is needed.")
+                if len(values) != math.prod(shape):
+                    raise UnreadableFileError(f"{name} holds {len(values)} bytes for an array of shape {shown}.")
+                grid = torch.frombuffer(bytearray(values), dtype=torch.uint8)
+                return grid.view(shape[::-1]).T if fortran else grid.view(shape)
+        raise UnreadableFileError(f"{name} holds an array that is not of 8-bit unsigned integers.")
 
 
 class _NdArray:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from psld.data.bundled import bundled_file
 from psld.data.pixels import PixelArray, chosen_split
+from psld.files.arrays import read_array
 from psld.specs.arguments import whole
 
 __all__ = ["LFW"]
@@ -52,7 +53,7 @@ class LFW(PixelArray):
     ):
         chosen_split(split, ("train", "heldout", "all"))
         whole("image_size", image_size, most=LARGEST)
-        pictures = np.load(bundled_file("lfw_subset.npy"), allow_pickle=False)
+        pictures = read_array(bundled_file("lfw_subset.npy"))
         kept = {"train": slice(0, TRAIN_FACES), "heldout": slice(TRAIN_FACES, FACES)}.get(split, slice(0, FACES))
         kinds = [pictures[:FACES][kept], pictures[FACES:][kept]] if background else [pictures[:FACES][kept]]
         labels = [label for label, kind in enumerate(kinds) for _ in kind]

@@ -6,11 +6,8 @@ integers, then the values in C order (LeCun, Cortes & Burges).
 
 from __future__ import annotations
 
-import gzip
-import io
 import math
 import struct
-import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +16,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from psld.data.pixels import PixelArray, chosen_split
+from psld.files.archives import read_values, require_plausible, unpacked
 
 __all__ = ["MNIST", "read_idx"]
 
@@ -82,48 +80,24 @@ def read_idx(file: Path, dimensions: int) -> UInt8[Tensor, "..."]:
     """The values of an IDX file of unsigned bytes, plain or gzip-compressed.
 
     Raises:
-        ValueError: it is truncated or damaged, has another magic number, or is longer than its header says.
+        UnreadableFileError: it is truncated or damaged, has another magic number, or is longer than its header says.
     """
-    try:
-        with open(file, "rb") as opened:
-            packed = opened.read(2) == b"\x1f\x8b"
-            opened.seek(0)
-            content = _content(gzip.GzipFile(fileobj=opened) if packed else opened, dimensions)
-    except (EOFError, OSError, ValueError, zlib.error) as error:
-        raise ValueError(f"{file} is truncated or damaged: {error}. Copy it again.") from error
-    magic, header = bytes((0, 0, 8, dimensions)), 4 + 4 * dimensions
-    if content[:4] != magic:
-        raise ValueError(
-            f"{file} begins with {content[:4].hex() or 'nothing'}, not {magic.hex()} "
-            f"(IDX, unsigned bytes, {dimensions} dimensions): is it another file?"
-        )
-    if len(content) < header:
-        raise ValueError(f"{file} is truncated: it ends within its header. Copy it again.")
-    shape = struct.unpack(f">{dimensions}I", content[4:header])
-    expected, found = math.prod(shape), len(content) - header
-    if found != expected:
-        what = "truncated" if found < expected else "too long"
-        raise ValueError(
-            f"{file} is {what}: its header says {'×'.join(map(str, shape))} = {expected} bytes, it holds "
-            f"{found if found < expected else 'more'}."
-        )
-    if not expected:
-        raise ValueError(f"{file} holds nothing: its header says {'×'.join(map(str, shape))}.")
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header).view(shape)
-
-
-def _content(stream: io.BufferedIOBase, dimensions: int) -> bytes:
-    """Header and values, and one byte more if there is one: a small file can unpack to any number of bytes.
-
-    To the end, where gzip compares its checksum.
-    """
-    header = stream.read(4 + 4 * dimensions)
-    if len(header) < 4 + 4 * dimensions or header[:4] != bytes((0, 0, 8, dimensions)):
-        return header
-    expected = math.prod(struct.unpack(f">{dimensions}I", header[4:]))
-    if expected > LARGEST:
-        raise ValueError(f"its header says {expected} bytes, and no such file has more than {LARGEST}")
-    return header + stream.read(expected + 1)
+    magic, length = bytes((0, 0, 8, dimensions)), 4 + 4 * dimensions
+    with unpacked(file, LARGEST + length + 1) as stream:
+        header = stream.read(length)
+        if header[:4] != magic:
+            raise ValueError(
+                f"it begins with {header[:4].hex() or 'nothing'}, not {magic.hex()} "
+                f"(IDX, unsigned bytes, {dimensions} dimensions), so it may be another file"
+            )
+        if len(header) < length:
+            raise ValueError("it ends within its header")
+        shape = struct.unpack(f">{dimensions}I", header[4:])
+        size, said = math.prod(shape), "×".join(map(str, shape))
+        if not 0 < size <= LARGEST:
+            raise ValueError(f"its header says {said} bytes, and between 1 and {LARGEST} are needed")
+        require_plausible(size, file.stat().st_size)
+        return torch.from_numpy(read_values(stream.read, size)).view(shape)
 
 
 def _found(root: Path, stem: str) -> Path:

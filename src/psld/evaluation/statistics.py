@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,7 +21,9 @@ from torch import Tensor
 from psld.evaluation.features import FeatureExtractor
 from psld.evaluation.metrics.inception_score import InceptionScore
 from psld.evaluation.metrics.moments import Moments
-from psld.files import atomic_file
+from psld.files import UnreadableFileError, atomic_file, parse_json
+from psld.files.arrays import array_names, read_arrays
+from psld.files.reading import said
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["CONFIDENT", "ImageStatistics", "Measurement", "is_statistics", "kept_indices", "measured"]
 
 CONFIDENT = 0.9  # a classifier whose largest probability is above this is sure of what it sees
-
-BROKEN = (OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError, MemoryError, struct.error)
-"""What reading a damaged .npz can raise, besides BadZipFile."""
 
 
 @dataclass(frozen=True)
@@ -101,31 +98,65 @@ class ImageStatistics:
         """What `save` wrote, compared with the SHA-256 in it; files of older versions have none.
 
         Raises:
-            ValueError: another file, or one that is broken or has changed.
+            UnreadableFileError: another file, or one that is broken or has changed.
             FileNotFoundError: there is none.
         """
-        if not Path(file).is_file():
+        if not Path(file).exists():
             raise FileNotFoundError(f"no file {file}: psld stats writes one.")
+        wrong = f"{file} does not hold statistics that psld stats wrote, or is broken"
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                known = {name: arrays[name] for name in ("count", "mean", "covariance", "features", "about")}
-                if set(arrays.files) != set(known) and str(arrays["sha256"]) != _content_sha256(known):
-                    raise ValueError("its content has changed since it was written")
-            about = json.loads(str(known["about"]))
-            tensors = {name: torch.from_numpy(known[name]) for name in ("mean", "covariance", "features")}
-            count, score = int(known["count"]), about["inception_score"]
-            return cls(
-                Measurement(about["extractor"], about["convention"], tuple(about["image_shape"])),
-                Moments(count, tensors["mean"], tensors["covariance"] * (count - 1)),
-                tensors["features"],
-                None if score is None else (score[0], score[1]),
-                about["confident"],
-                about["source"],
-            )
-        except (*BROKEN, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{file} does not hold statistics that psld stats wrote, or is broken: {error}."
-            ) from error
+            known = read_arrays(file, *ARRAYS, optional=("sha256",))
+            digest = known.pop("sha256", None)
+            if digest is not None and str(digest) != _content_sha256(known):
+                raise UnreadableFileError(f"{wrong}: its content has changed since it was written.")
+            about = parse_json(str(known["about"]), f"the array 'about' of {file}", nan=True)
+        except UnreadableFileError as error:
+            raise UnreadableFileError(f"{wrong}: {said(error)}.") from error
+        if problem := _problem(known) or _problem_of(about):
+            raise UnreadableFileError(f"{wrong}: {problem}.")
+        tensors = {name: torch.from_numpy(known[name]) for name in ("mean", "covariance", "features")}
+        count, score = int(known["count"]), about["inception_score"]
+        return cls(
+            Measurement(about["extractor"], about["convention"], tuple(about["image_shape"])),
+            Moments(count, tensors["mean"], tensors["covariance"] * (count - 1)),
+            tensors["features"],
+            None if score is None else (score[0], score[1]),
+            about["confident"],
+            about["source"],
+        )
+
+
+ARRAYS = ("count", "mean", "covariance", "features", "about")
+
+
+def _problem(arrays: Mapping[str, np.ndarray]) -> str:
+    """What is wrong with types and shapes, in words; empty if nothing is."""
+    count, mean, covariance, features, about = (arrays[name] for name in ARRAYS)
+    if count.shape != () or count.dtype.kind not in "iu" or not 2 <= int(count) < 2**53:
+        return "count must be one whole number, at least 2"
+    if about.shape != () or about.dtype.kind != "U":
+        return "about must be one text"
+    for name in ("mean", "covariance", "features"):
+        if arrays[name].dtype.str not in ("<f8", "<f4"):
+            return f"{name} must be float32 or float64, and is {arrays[name].dtype}"
+    if mean.ndim != 1 or covariance.shape != 2 * mean.shape or features.ndim != 2 or features.shape[1:] != mean.shape:
+        shapes = f"{mean.shape}, {covariance.shape} and {features.shape}"
+        return f"mean (d,), covariance (d, d) and features (kept, d) are needed, and it has {shapes}"
+    return ""
+
+
+def _problem_of(about: Mapping[str, Any]) -> str:
+    """The same of the text that says how features were made."""
+    if not all(isinstance(about.get(name), str) for name in ("extractor", "convention", "source")):
+        return "it does not say extractor, convention and source"
+    shape = about.get("image_shape")
+    if not (isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and n > 0 for n in shape)):
+        return "image_shape must be the (C, H, W) of an image"
+    score, confident = about.get("inception_score"), about.get("confident")
+    pair = score is None or (isinstance(score, list) and len(score) == 2 and all(type(n) is float for n in score))
+    if not pair or not (confident is None or type(confident) is float):
+        return "inception_score must be two numbers and confident one, or null"
+    return ""
 
 
 def _content_sha256(arrays: Mapping[str, np.ndarray]) -> str:
@@ -139,10 +170,10 @@ def _content_sha256(arrays: Mapping[str, np.ndarray]) -> str:
 
 def is_statistics(file: str | Path) -> bool:
     """Whether it is a file of statistics, and not of images."""
-    if not zipfile.is_zipfile(file):
+    try:
+        return "covariance" in array_names(file)
+    except (UnreadableFileError, OSError):  # whoever reads it as something else says what is wrong
         return False
-    with zipfile.ZipFile(file) as archive:
-        return "covariance.npy" in archive.namelist()
 
 
 def kept_indices(count: int, keep: int) -> set[int]:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
 import io
-import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["BoundedStream", "OversizedArchiveError", "require_stored"]
+import numpy as np
+
+from psld.files.reading import UnreadableFileError, require_file, said
+
+__all__ = ["BoundedStream", "OversizedArchiveError", "read_values", "require_plausible", "unpacked"]
+
+LARGE, RATIO = 512 * 1024**2, 100
+"""Bytes that content may unpack to, unless it takes at least a hundredth of that in the file."""
+
+BLOCK = 1024**2
 
 
 class OversizedArchiveError(ValueError):
@@ -39,20 +51,58 @@ class BoundedStream(io.RawIOBase):
         return content
 
 
-def require_stored(file: Path) -> None:
-    """That a zip archive is as `torch.save` writes it, with no member compressed: then nothing is larger than the file.
+@contextmanager
+def unpacked(file: str | Path, limit: int, advice: str = "Copy it again.") -> Iterator[BoundedStream]:
+    """The content of a file, unpacked if it is compressed with gzip.
 
-    Other files are passed over. PyTorch reads them as its older format, which has no compression.
+    Whoever reads to the end of the stream has its checksum compared. What fails inside, or is raised there as
+    ValueError, is said about the file.
+
+    Args:
+        file: the file; what it begins with says whether it is compressed.
+        limit: bytes that may be read.
+        advice: what to do about a broken file.
 
     Raises:
-        ValueError: compressed members.
-        OSError, zipfile.BadZipFile: it cannot be read.
+        FileNotFoundError: there is no such file.
+        UnreadableFileError: it is truncated or damaged, or reading went beyond the limit.
     """
-    if not zipfile.is_zipfile(file):
-        return
-    with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise ValueError("its members are compressed, which torch.save never does")
-    if sum(member.file_size for member in members) > file.stat().st_size:
-        raise ValueError("its members are together larger than the file")
+    with open(require_file(file), "rb") as opened:
+        packed = opened.read(2) == b"\x1f\x8b"
+        opened.seek(0)
+        try:
+            yield BoundedStream(gzip.GzipFile(fileobj=opened) if packed else opened, limit)
+        except (EOFError, OSError, ValueError, zlib.error) as error:
+            raise UnreadableFileError(f"{file} is truncated or damaged: {said(error)}. {advice}") from error
+
+
+def require_plausible(size: int, packed: int) -> None:
+    """That content of `size` bytes, of which `packed` are in the file, is more than zeros without end.
+
+    Raises:
+        OversizedArchiveError: it is larger than 512 MiB and than a hundred times what it takes in the file.
+    """
+    if size > LARGE and size > RATIO * max(packed, 1):
+        raise OversizedArchiveError(f"it unpacks to {size / 1e9:.1f} GB from {packed / 1e6:.1f} MB")
+
+
+def read_values(read: Callable[[int], bytes | None], size: int) -> np.ndarray:
+    """The next `size` bytes of a stream that must then end, which is where checksums are compared; (size,) uint8.
+
+    Args:
+        read: of the stream.
+        size: in bytes.
+
+    Raises:
+        ValueError: it ends earlier, or goes on.
+    """
+    content, held = np.empty(size, dtype=np.uint8), 0
+    while held < size:
+        block = read(min(BLOCK, size - held)) or b""
+        if not block:
+            raise ValueError(f"it should hold {size} bytes by its header and holds {held}")
+        content[held : held + len(block)] = np.frombuffer(block, dtype=np.uint8)
+        held += len(block)
+    if read(1):
+        raise ValueError(f"it should hold {size} bytes by its header and holds more")
+    return content

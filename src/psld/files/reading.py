@@ -30,6 +30,8 @@ __all__ = [
     "read_table",
     "read_text",
     "read_yaml",
+    "require_file",
+    "said",
 ]
 
 CONFIGURATION_BYTES = 128 * 1024
@@ -57,6 +59,21 @@ class UnreadableFileError(ValueError):
     """A file is not what psld writes in its place; the message says which file, what is wrong and what to do."""
 
 
+def require_file(file: str | Path, advice: str = "Copy or write it again.") -> Path:
+    """The path of a regular file, or of a link to one.
+
+    Raises:
+        FileNotFoundError: there is no such file, or a link to none.
+        UnreadableFileError: it is a folder, a device or a pipe.
+    """
+    file = Path(file)
+    if not file.is_file():
+        if file.exists():
+            raise UnreadableFileError(f"{file} is no file: a folder, device or pipe is in its place. {advice}")
+        raise FileNotFoundError(f"there is no file {file}.")
+    return file
+
+
 def read_text(file: str | Path, limit: int, advice: str = "Copy or write it again.") -> str:
     """The text of a file of at most `limit` bytes.
 
@@ -65,11 +82,7 @@ def read_text(file: str | Path, limit: int, advice: str = "Copy or write it agai
         UnreadableFileError: it is larger, no file (a folder, a device, a pipe), or not UTF-8.
         OSError: it cannot be opened.
     """
-    file = Path(file)
-    if not file.is_file():
-        if file.exists():
-            raise UnreadableFileError(f"{file} is no file: a folder, device or pipe is in its place. {advice}")
-        raise FileNotFoundError(f"there is no file {file}.")
+    file = require_file(file, advice)
     with open(file, "rb") as opened:
         content = opened.read(limit + 1)
     if len(content) > limit:
@@ -120,27 +133,29 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     return _of_kind(content, dict, where)
 
 
-def read_json(file: str | Path, kind: Kind = dict) -> Any:
+def read_json(file: str | Path, kind: Kind = dict, nan: bool = False) -> Any:
     """What `psld.files.write_json` wrote.
 
     Args:
         file: of at most JSON_BYTES bytes.
         kind: what it must hold, dict or list.
+        nan: NaN may stand for a number, as for a distance that could not be computed.
 
     Raises:
         FileNotFoundError, OSError: as for `read_text`.
         UnreadableFileError: it holds something else; see `parse_json`.
     """
-    return parse_json(read_text(file, JSON_BYTES), str(file), kind)
+    return parse_json(read_text(file, JSON_BYTES), str(file), kind, nan)
 
 
-def parse_json(text: str, where: str, kind: Kind = dict) -> Any:
+def parse_json(text: str, where: str, kind: Kind = dict, nan: bool = False) -> Any:
     """A mapping or a list from JSON.
 
     Args:
         text: JSON.
         where: what messages call it.
         kind: what it must hold, dict or list.
+        nan: as for `read_json`.
 
     Raises:
         UnreadableFileError: not JSON, or truncated; too deeply nested; a name that is there twice; NaN; a number of
@@ -148,7 +163,11 @@ def parse_json(text: str, where: str, kind: Kind = dict) -> Any:
     """
     try:
         content = json.loads(
-            text, object_pairs_hook=_distinct, parse_int=_number(int), parse_float=_number(float), parse_constant=_named
+            text,
+            object_pairs_hook=_distinct,
+            parse_int=_number(int),
+            parse_float=_number(float),
+            parse_constant=float if nan else _named,
         )
         _require_shallow(content)
     except _RefusedError as error:
@@ -170,11 +189,14 @@ def read_table(file: str | Path, torn: bool = False) -> list[dict[str, str]]:
 
     Raises:
         FileNotFoundError, OSError: as for `read_text`.
-        UnreadableFileError: no such table; names that are there twice; a row with more or fewer cells than names.
+        UnreadableFileError: no such table, or one whose last line has no end; names that are there twice; a row with
+            more or fewer cells than names.
     """
     text = read_text(file, TABLE_BYTES, "Delete or repair it.")
     if torn:
         text = text[: text.rfind("\n") + 1]
+    elif text and not text.endswith("\n"):
+        raise UnreadableFileError(f"{file} does not end with an end of line: it is truncated. Delete or repair it.")
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
@@ -302,6 +324,13 @@ def _of_kind(content: Any, kind: Kind, where: str) -> Any:
         found = "nothing" if content is None else f"a {type(content).__name__}"
         raise UnreadableFileError(f"{where} holds {found} where {KINDS[kind]} is needed. Correct it, or copy it again.")
     return content
+
+
+def said(error: BaseException) -> str:
+    """The first line of what an error says, cut and without its full stop; its class where it says nothing."""
+    told = str((isinstance(error, OSError) and error.strerror) or error)  # without the number of the system's error
+    lines = told.strip().splitlines() or [type(error).__name__]
+    return lines[0].strip().rstrip(".:")[:300]
 
 
 def _short(text: str) -> str:

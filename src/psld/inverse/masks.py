@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from psld.files.pictures import read_picture
 from psld.inverse.operators import require_mask
 from psld.specs.arguments import checked, image_shape, seed_number
 
@@ -57,15 +57,10 @@ def load_mask(path: str | Path, shape: tuple[int, ...]) -> Bool[Tensor, "C H W"]
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: no picture, another size than the images, or all white or all black.
+        UnreadableFileError: no picture.
+        ValueError: another size than the images, or all white or all black.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as picture:
-            levels = np.asarray(picture.convert("L"))
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not a picture that can be read: a mask is a PNG, white where known.") from error
+    levels = read_picture(path, "L", "A mask is a PNG, white where known.")[..., 0]
     if levels.shape != tuple(shape[-2:]):
         given, needed = ("×".join(map(str, size)) for size in (levels.shape, shape[-2:]))
         raise ValueError(f"the mask {path} is {given} pixels and the images are {needed}: they must agree.")

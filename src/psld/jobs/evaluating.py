@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,7 +26,7 @@ from psld.data import ImageData
 from psld.distributed import lists_of_all_ranks, of_all_ranks
 from psld.evaluation.features import FeatureExtractor
 from psld.evaluation.statistics import ImageStatistics, measured
-from psld.files import atomic_file, remove_unfinished, write_json
+from psld.files import UnreadableFileError, atomic_file, read_json, remove_unfinished, write_json
 from psld.model import Model
 from psld.plots.speed_quality import plot_speed_quality
 from psld.samplers import Sampler
@@ -36,7 +36,16 @@ from psld.samplers.grids import Grid
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-__all__ = ["Evaluated", "Subject", "evaluate", "evaluate_images", "statistics_of", "summary", "write_sweep"]
+__all__ = [
+    "Evaluated",
+    "Subject",
+    "evaluate",
+    "evaluate_images",
+    "read_result",
+    "statistics_of",
+    "summary",
+    "write_sweep",
+]
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ def evaluate(
 
     Raises:
         ValueError: a grid that cannot be made, before anything is drawn.
+        UnreadableFileError: a file of a result that is there holds something else.
     """
     process = subject.model.process
     if fabric.is_global_zero:
@@ -99,7 +109,7 @@ def evaluate(
         known = path.is_file()
         fabric.barrier()
         if known:
-            result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            result: dict[str, Any] = read_result(path, reference.extractor.distance)
         else:
             result = _drawn_and_judged(subject, cell, sampler, grid, reference, fabric) | {"settings": settings}
         floor: dict[str, Any] = reference.floor_result
@@ -119,6 +129,49 @@ def evaluate(
             **reference.figures_of(result),  # pyright: ignore[reportArgumentType]: there is a distance
         )
         yield Evaluated(result, path, known, row)
+
+
+def read_result(path: Path, distance: str) -> dict[str, Any]:
+    """The file of a result.
+
+    Args:
+        path: as `evaluate` writes it.
+        distance: what the distance must be called.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnreadableFileError: it holds something else.
+    """
+    result = read_json(path, nan=True)
+    figures, sets = result.get("figures"), [result.get("samples"), result.get("data")]
+    problem = ""
+    if not isinstance(figures, dict) or not _is_number(figures.get(distance)):
+        problem = f"an object 'figures' with the number {distance!r}"
+    elif not all(_is_number(n) or _is_spread(n) for n in figures.values()):
+        problem = "figures that are numbers, or objects with mean and std"
+    elif not all(isinstance(a, dict) and type(a.get("images")) is int and _all(a, _is_text, "source") for a in sets):
+        problem = "objects 'samples' and 'data' with images and source"
+    elif not _all(result, _is_number, "nfe", "seconds") or not _all(result, _is_text, "extractor", "convention"):
+        problem = "the numbers nfe and seconds and the texts extractor and convention"
+    if problem:
+        raise UnreadableFileError(f"{path} is not a result: it must hold {problem}. Delete it, or measure again.")
+    return result
+
+
+def _all(known: Mapping[str, Any], check: Callable[[Any], bool], *names: str) -> bool:
+    return all(check(known.get(name)) for name in names)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_spread(value: object) -> bool:
+    return isinstance(value, dict) and _all(value, _is_number, "mean", "std")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _settings(subject: Subject, sampler: Sampler, grid: Grid, reference: DataReference) -> dict[str, Any]:

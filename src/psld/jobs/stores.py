@@ -6,12 +6,14 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.files import atomic_file
+from psld.files import UnreadableFileError, atomic_file
+from psld.files.arrays import read_arrays
 from psld.plots.pictures import from_bytes, load_images, save_image, to_bytes
 
 __all__ = ["Arrays", "Pictures", "own_share"]
@@ -68,8 +70,8 @@ class Arrays:
 
     def present(self) -> set[int]:
         """Which samples are there."""
-        known = set(range(len(self._read(self.path)["images"]))) if self.path.exists() else set()
-        return known.union(*(self._read(part)["indices"].tolist() for part in self.parts.glob("*.npz")))
+        known = set(range(len(self._read(self.path, "seeds")["images"]))) if self.path.exists() else set()
+        return known.union(*(self._read(part, "indices")["indices"].tolist() for part in self.parts.glob("*.npz")))
 
     def add(self, indices: Sequence[int], images: Float[Tensor, "n C H W"]) -> None:
         """Writes samples, in [−1, 1]."""
@@ -78,21 +80,21 @@ class Arrays:
 
     def first(self, count: int) -> Float[Tensor, "n C H W"]:
         """The first samples, as 8 bits have kept them, in [−1, 1]."""
-        return from_bytes(self._read(self.path)["images"][:count])
+        return from_bytes(self._read(self.path, "seeds")["images"][:count])
 
     def finish(self, seed: int) -> None:
         """One array, in the order of the seeds; the parts go once it is written.
 
         Each image is there once: after a kill between the two, or two commands at once, some are in both or in two.
         """
-        found = [self._read(part) for part in sorted(self.parts.glob("*.npz"))]
+        found = [self._read(part, "indices") for part in sorted(self.parts.glob("*.npz"))]
         if not found:
             if self.parts.is_dir():
                 shutil.rmtree(self.parts)
             return
         pieces = [(part["indices"], part["images"]) for part in found]
         if self.path.exists():
-            known = self._read(self.path)["images"]
+            known = self._read(self.path, "seeds")["images"]
             pieces.append((np.arange(len(known)), known))
         indices, first = np.unique(np.concatenate([piece[0] for piece in pieces]), return_index=True)
         images = np.concatenate([piece[1] for piece in pieces])[first]
@@ -101,6 +103,14 @@ class Arrays:
         shutil.rmtree(self.parts)
 
     @staticmethod
-    def _read(path: Path) -> dict[str, np.ndarray]:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+    def _read(path: Path, numbers: Literal["seeds", "indices"]) -> dict[str, np.ndarray]:
+        """The images of a file, uint8 (n, H, W, C), and which samples they are."""
+        found = read_arrays(path, "images", numbers)
+        images, numbered = found["images"], found[numbers]
+        fits = images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] in (1, 3) and images.size > 0
+        if not fits or numbered.dtype.kind not in "iu" or numbered.shape != images.shape[:1]:
+            raise UnreadableFileError(
+                f"{path} holds no samples: images (n, H, W, C) of uint8 and n whole numbers ({numbers}) are "
+                f"needed. Delete it, and they are drawn again."
+            )
+        return found

@@ -16,7 +16,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from psld.files import atomic_file
+from psld.files import UnreadableFileError, atomic_file
+from psld.files.pictures import read_picture
 
 __all__ = [
     "from_bytes",
@@ -46,11 +47,19 @@ def save_image(image: Float[Tensor, "C H W"], path: str | Path) -> None:
 
 
 def load_images(paths: Iterable[str | Path]) -> Float[Tensor, "n C H W"]:
-    """What `save_images` wrote: PNG files of one size and mode, in [−1, 1]."""
+    """What `save_images` wrote: PNG files of one size and mode, in [−1, 1].
+
+    Raises:
+        FileNotFoundError: one is missing.
+        UnreadableFileError: one is broken, or of another size or mode.
+    """
     arrays = []
     for path in paths:
-        with Image.open(path) as picture:
-            arrays.append(np.atleast_3d(np.asarray(picture)))
+        pixels = read_picture(path, advice="Delete it, and it is drawn again.")
+        if arrays and pixels.shape != arrays[0].shape:
+            sizes = " and ".join("×".join(map(str, shape)) for shape in (pixels.shape, arrays[0].shape))
+            raise UnreadableFileError(f"{path} is of another size or mode than the first picture: {sizes}. Delete it.")
+        arrays.append(pixels)
     return from_bytes(np.stack(arrays))
 
 

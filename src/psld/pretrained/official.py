@@ -5,7 +5,6 @@ They are read with `weights_only=True`, so nothing in them is run.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,14 +13,14 @@ import torch
 import yaml
 from torch import Tensor
 
-from psld.files.archives import require_stored
+from psld.files import UnreadableFileError
+from psld.files.tensors import read_torch
 from psld.networks import NCSNpp, NoiseClassifier
 from psld.pretrained.folder import write_model_folder
 from psld.pretrained.official_config import network_from_official
 from psld.pretrained.official_keys import from_official, official_names
 from psld.pretrained.presets import PRESETS, preset
 from psld.training.checkpoint import CheckpointError
-from psld.training.reading import BROKEN
 
 __all__ = ["Weights", "import_official", "load_official", "read_official"]
 
@@ -92,7 +91,7 @@ def read_official(path: str | Path) -> dict[str, dict[str, Tensor]]:
         CheckpointError: it is corrupt, would run code, or has none of the sets.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no file {path}: give the path of an official .ckpt file.")
     state = _state_dict(path)
     sets = {
@@ -111,18 +110,13 @@ def read_official(path: str | Path) -> dict[str, dict[str, Tensor]]:
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
     try:
-        require_stored(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} was not loaded: it is corrupt, or holds objects other than tensors, numbers and text, which could "
-            "run code on this machine. If you trust whoever made it, open it where nothing can be lost, and save only "
-            f"{{'state_dict': …}} to a new file. PyTorch says: {str(error).splitlines()[0]}"
-        ) from error
-    except BROKEN as error:
-        raise CheckpointError(f"{path} is truncated, or no checkpoint of PyTorch ({error}).") from error
+        content = read_torch(path)
+    except UnreadableFileError as error:
+        raise CheckpointError(str(error)) from error
     state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
         raise CheckpointError(f"{path} has no state_dict of tensors: an official checkpoint has one.")
     return state
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from psld.data import Digits, ImageData
 from psld.evaluation.metrics.nearest import memorised_share, nearest
-from psld.files import atomic_file
+from psld.files import atomic_file, read_text
+from psld.files.reading import CONFIGURATION_BYTES
 from psld.model import Clamped, Model, ModelWrapper, ScoreModel
 from psld.report import sections
 from psld.report.drawing import STEPS, draw_film, draw_samples, phase_space_paths
@@ -272,4 +273,4 @@ def _speed_quality(run: TrainedRun, settings: ReportSettings, rows: SpeedQuality
 
 
 def _configuration(checkpoint: Path) -> Section:
-    return sections.configuration((checkpoint / "config.yaml").read_text(encoding="utf-8"), checkpoint.name)
+    return sections.configuration(read_text(checkpoint / "config.yaml", CONFIGURATION_BYTES), checkpoint.name)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 from typing import NamedTuple
+
+from psld.files import UnreadableFileError, read_table
+from psld.files.reading import said
 
 __all__ = ["LossCurve", "read_loss"]
 
 POINTS = 400
 """More than a page can show side by side."""
+
+DIGITS = 18
+"""Of a step or a count of images, so that it is an integer of 64 bits."""
 
 
 class LossCurve(NamedTuple):
@@ -38,27 +43,36 @@ def read_loss(path: Path, points: int = POINTS) -> LossCurve | None:
     """The curve of a metrics.csv; None where there is no file or no row in it.
 
     Raises:
-        ValueError: the file has no columns `step` and `loss`, or a row is not numbers (a torn last one is left out).
+        UnreadableFileError: it is no CSV, has no columns `step` and `loss`, or a row is not numbers (a torn last
+            one is left out).
     """
-    if not path.is_file():
+    if not path.exists():
         return None
-    text = path.read_text(encoding="utf-8")
-    rows = list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+    rows = read_table(path, torn=True)
     if not rows:
         return None
     if not {"step", "loss"} <= set(rows[0]):
-        raise ValueError(f"{path} has columns {', '.join(map(str, rows[0]))}; a log of a run has step and loss.")
+        columns = ", ".join(name[:50] for name in list(rows[0])[:10])
+        raise UnreadableFileError(f"{path} has columns {columns}; a log of a run has step and loss. Give another run.")
     try:
-        table = [(int(row["step"]), float(row["loss"])) for row in rows]
-        images, seconds = int(rows[-1].get("images") or 0), float(rows[-1].get("seconds") or 0)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a log of a run: {error}.") from error
+        table = [(_count(row["step"]), float(row["loss"])) for row in rows]
+        images, seconds = _count(rows[-1].get("images") or "0"), float(rows[-1].get("seconds") or 0)
+        if not math.isfinite(seconds):
+            raise ValueError("its seconds are not finite")
+    except ValueError as error:
+        raise UnreadableFileError(f"{path} is not a log of a run: {said(error)}. Delete or repair it.") from error
     finite = [(step, loss) for step, loss in table if math.isfinite(loss)]
     group = max(1, math.ceil(len(finite) / points))
     cut = [finite[i : i + group] for i in range(0, len(finite), group)]
     loss = [sum(value for _, value in part) / len(part) for part in cut]
     steps = [part[-1][0] for part in cut]
     return LossCurve(steps, loss, running_mean(loss), group, len(table), len(table) - len(finite), images, seconds)
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and len(text) <= DIGITS):
+        raise ValueError(f"{text[:40]!r} is not a whole number of at most {DIGITS} digits")
+    return int(text)
 
 
 def running_mean(values: list[float], keep: float = 0.9) -> list[float]:

@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from psld.files import parse_json, read_json, write_json
+from psld.files import UnreadableFileError, parse_json, read_json, write_json
+from psld.files.reading import said
 from psld.processes import VPSDE, LinearProcess
 from psld.specs import SpecifiedValue, build
 from psld.specs.arguments import checked, positive, shown, whole
@@ -75,16 +76,17 @@ class Grid(SpecifiedValue):
         """A grid from JSON: {"times": [1.0, …], "final": "denoise"}.
 
         Raises:
-            ValueError: the file holds something else.
+            FileNotFoundError: there is no such file.
+            UnreadableFileError: the file holds something else.
         """
         known = read_json(path)
         try:
-            times, final = torch.tensor(known["times"], dtype=torch.float64), known.get("final", "denoise")
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(
-                f'{path} is not a grid: it must hold {{"times": [1.0, …], "final": "denoise"}} ({error!r}).'
+            return Grid(torch.tensor(known["times"], dtype=torch.float64), known.get("final", "denoise"))
+        except (KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+            wrong = "lacks times" if isinstance(error, KeyError) else said(error)
+            raise UnreadableFileError(
+                f'{path} is not a grid: it must hold {{"times": [1.0, …], "final": "denoise"}} ({wrong}).'
             ) from error
-        return Grid(times, final)
 
     @property
     def steps(self) -> int:

@@ -7,7 +7,7 @@ import io
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from psld.files import atomic_file, naming_full_disk, read_table, remove_unfinished
+from psld.files import UnreadableFileError, atomic_file, naming_full_disk, read_table, remove_unfinished
 
 __all__ = ["MetricsFile", "MetricsRow", "RunLog"]
 
@@ -36,6 +36,9 @@ class MetricsRow:
 
 COLUMNS = tuple(field.name for field in fields(MetricsRow))
 
+DIGITS = 18
+"""Of a step, so that it is an integer of 64 bits."""
+
 
 class MetricsFile:
     """A CSV file that grows by a row at a time, each flushed.
@@ -43,6 +46,9 @@ class MetricsFile:
     Args:
         path: the file. If it is there, rows after `logged` and torn ones are dropped, and the rest is kept.
         logged: the last step whose row stays; 0 for a new run.
+
+    Raises:
+        UnreadableFileError: it is there, and is not a table of such rows.
     """
 
     def __init__(self, path: Path, logged: int):
@@ -68,9 +74,12 @@ class MetricsFile:
 
 
 def _whole_rows(path: Path) -> list[list[str]]:
-    if not path.is_file():
+    if not path.exists():
         return []
     rows = read_table(path, torn=True)
+    wrong = next((step for row in rows if len(step := row.get("step", "")) > DIGITS), None)
+    if wrong is not None:
+        raise UnreadableFileError(f"{path} has a step of {len(wrong)} characters. Delete or repair it.")
     # by name: a run that an older version began may lack a column
     return [[row.get(name, "") for name in COLUMNS] for row in rows if row.get("step", "").isdecimal()]
 

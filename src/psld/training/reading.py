@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from psld.files.archives import require_stored
 from psld.files.hashes import SUMS, ChangedFileError, UncheckedFilesWarning, read_sums, require_unchanged
-from psld.files.reading import CONFIGURATION_BYTES, read_text
+from psld.files.reading import CONFIGURATION_BYTES, UnreadableFileError, read_text
+from psld.files.tensors import read_torch
 from psld.training.checkpoint import (
     AVERAGED,
     CONFIG,
@@ -30,21 +27,6 @@ from psld.training.checkpoint import (
 from psld.training.slices import CheckpointError, read_tensors, slice_name, tensor_files
 
 __all__ = ["load_weights", "read_checkpoint", "read_slices"]
-
-BROKEN = (
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    OverflowError,
-    RecursionError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-)
-"""What PyTorch raises about a file that it cannot read, beside `pickle.UnpicklingError`."""
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -149,6 +131,8 @@ def _with_state(
     sliced: bool = False,
 ) -> Checkpoint:
     state, config = _read_state(folder / STATE), folder / CONFIG
+    if _described(weights) != _described(averages):
+        raise CheckpointError(f"{folder} holds weights of one network and averages of another.")
     if moments is not None:
         state["optimizer"]["state"] = _nested(moments)
     try:
@@ -169,14 +153,9 @@ def _files(folder: Path, name: str) -> list[Path]:
 
 def _read_state(file: Path) -> dict[str, Any]:
     try:
-        require_stored(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{file} is corrupt, or holds objects that would run code, and was not loaded."
-        ) from error
-    except BROKEN as error:
-        raise CheckpointError(f"{file} is missing, truncated or corrupt ({error}).") from error
+        state = read_torch(file)
+    except (OSError, UnreadableFileError) as error:
+        raise CheckpointError(str(error)) from error
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise CheckpointError(f"{file} is not the state of a training run.")
     return state
@@ -238,11 +217,12 @@ def _warn_unchecked(folder: Path) -> None:
     warnings.warn(message, UncheckedFilesWarning, stacklevel=4)
 
 
-def _require_same_network(file: Path, state: Mapping[str, Tensor], network: nn.Module) -> None:
-    def described(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-        return {name: f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for name, t in tensors.items()}
+def _described(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for name, t in tensors.items()}
 
-    found, expected = described(state), described(network.state_dict())
+
+def _require_same_network(file: Path, state: Mapping[str, Tensor], network: nn.Module) -> None:
+    found, expected = _described(state), _described(network.state_dict())
     different = [name for name in sorted(found | expected) if found.get(name) != expected.get(name)]
     if different:
         name = different[0]

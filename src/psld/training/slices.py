@@ -17,11 +17,11 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from psld.distributed import own_part
-from psld.files.reading import parse_json
+from psld.files.reading import UnreadableFileError, parse_json, said
+from psld.files.tensors import read_metadata, read_safetensors
 
 __all__ = ["CheckpointError", "plain", "read_tensors", "serialised_slice", "slice_name", "tensor_files"]
 
@@ -75,10 +75,16 @@ def read_tensors(files: Sequence[Path]) -> dict[str, Tensor]:
     Raises:
         CheckpointError: a file is missing, truncated or corrupt, or they are not slices of one checkpoint.
     """
-    slices = [_read(file) for file in files]
-    if len(slices) == 1:
-        return slices[0]
-    described = [_metadata(file) for file in files]
+    try:
+        slices = [read_safetensors(file) for file in files]
+        if len(slices) == 1:
+            return slices[0]
+        described = [read_metadata(file) for file in files]
+    except FileNotFoundError as error:
+        missing = next((file for file in files if not file.is_file()), files[0])
+        raise CheckpointError(f"{missing} is missing.") from error
+    except (OSError, UnreadableFileError) as error:
+        raise CheckpointError(str(error)) from error
     for file, metadata in zip(files, described, strict=True):
         if "shapes" not in metadata or metadata != described[0]:
             raise CheckpointError(f"{file} and {files[0]} are not slices of one checkpoint: their metadata differ.")
@@ -86,21 +92,9 @@ def read_tensors(files: Sequence[Path]) -> dict[str, Tensor]:
         shapes = parse_json(described[0]["shapes"], f"the metadata of {files[0]}")
         return {name: _joined([held.pop(name) for held in slices], shape) for name, shape in shapes.items()}
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{files[0]} and its other slices do not make up whole tensors ({error}).") from error
+        wrong = f"{files[0]} and its other slices do not make up whole tensors"
+        raise CheckpointError(f"{wrong} ({said(error)}).") from error
 
 
 def _joined(parts: list[Tensor], shape: list[int]) -> Tensor:
     return parts[0] if list(parts[0].shape) == shape else torch.cat(parts)
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file, mapped into memory: only those that are used are read."""
-    try:
-        return safetensors.torch.load_file(file)
-    except (SafetensorError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file} is missing, truncated or corrupt ({error}).") from error
-
-
-def _metadata(file: Path) -> dict[str, str]:
-    with safe_open(file, framework="pt") as opened:
-        return opened.metadata() or {}

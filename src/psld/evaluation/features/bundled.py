@@ -13,7 +13,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal, overload
 
-from safetensors import safe_open
 from safetensors.torch import save
 
 from psld.data import MNIST, Digits
@@ -21,6 +20,7 @@ from psld.evaluation.features.digit_classifier import DigitClassifier, classifie
 from psld.evaluation.features.mnist_classifier import MNISTClassifier, train_mnist_classifier
 from psld.evaluation.features.weight_files import load_tensors
 from psld.files import SUMS, atomic_file, file_sha256, read_sums, require_unchanged, sums_text
+from psld.files.tensors import read_metadata
 
 __all__ = ["bundled_classifier", "bundled_weights", "stated_accuracy"]
 
@@ -50,8 +50,7 @@ def bundled_classifier(name: str) -> tuple[DigitClassifier | MNISTClassifier, st
 
 def stated_accuracy(name: str) -> float:
     """On held-out images, as measured when it was trained."""
-    with safe_open(bundled_weights(name), "pt") as file:
-        return float(file.metadata()["accuracy"])
+    return float(read_metadata(bundled_weights(name))["accuracy"])
 
 
 def main(arguments: list[str]) -> int:

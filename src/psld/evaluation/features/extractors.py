@@ -19,6 +19,9 @@ from torch.nn import functional as F
 from psld.evaluation.features.bundled import bundled_classifier
 from psld.evaluation.features.inception import load_inception
 from psld.evaluation.features.weight_files import load_tensors, weights_file
+from psld.files import UnreadableFileError
+from psld.files.reading import said
+from psld.files.tensors import require_whole_archive
 from psld.samplers.divergence import DivergedError
 
 __all__ = [
@@ -181,10 +184,7 @@ class ExternalFeatures(FeatureExtractor):
         elif suffix == ".safetensors":
             self.network = _of_class(network_class, file)
         elif suffix in (".pt", ".ts", ".jit", ".torchscript"):
-            try:
-                self.network = torch.jit.load(str(file), map_location="cpu").eval()
-            except RuntimeError as error:
-                raise ValueError(f"{file} is not TorchScript: {str(error).splitlines()[0]}") from error
+            self.network = _of_torchscript(file)
         else:
             raise ValueError(WRONG_KIND.format(weights))
         self.identity = f"{Path(str(weights)).name}, sha256 {found}"
@@ -217,6 +217,16 @@ def _refuse(weights: str | Path, suffix: str, network_class: str | None) -> None
     )
 
 
+def _of_torchscript(file: Path) -> nn.Module:
+    try:
+        require_whole_archive(file, program=True)
+        return torch.jit.load(str(file), map_location="cpu").eval()
+    except Exception as error:  # PyTorch's reader of programs raises whatever it comes across
+        raise UnreadableFileError(
+            f"{file} is not TorchScript, or is broken: {said(error)}. Export it again."
+        ) from error
+
+
 class _ONNX(nn.Module):
     """All outputs of an ONNX model for its one input, on the CPU."""
 
@@ -231,7 +241,8 @@ class _ONNX(nn.Module):
         try:
             self.session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime derives each of its errors from Exception itself
-            raise ValueError(f"{file} is not an ONNX model: {error}") from error
+            message = f"{file} is not an ONNX model, or is broken: {said(error)}. Export it again."
+            raise UnreadableFileError(message) from error
 
     def forward(self, x: Tensor) -> list[Tensor] | Tensor:
         outputs = self.session.run(None, {self.session.get_inputs()[0].name: x.cpu().numpy()})

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from psld.files import atomic_file, file_sha256
+from psld.files import UnreadableFileError, atomic_file, file_sha256
+from psld.files.tensors import read_safetensors, read_torch
 
 __all__ = ["load_tensors", "weights_file"]
 
@@ -74,19 +73,13 @@ def _read_tensors(file: Path) -> Mapping[str, Tensor]:
     """A state dict from safetensors or from a file of torch.save, which is read with weights_only=True.
 
     Raises:
-        ValueError: it is neither.
+        UnreadableFileError: it is neither.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(f"{file} cannot be read as weights: {str(error).splitlines()[0]}") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{file} does not hold a state dict: tensors by name.")
+    state = read_safetensors(file) if file.suffix == ".safetensors" else read_torch(file)
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        raise UnreadableFileError(f"{file} does not hold a state dict: tensors by name. Give a file of weights.")
     return state
 
 
@@ -102,7 +95,8 @@ def load_tensors(network: nn.Module, file: Path) -> None:
     try:
         missing, unexpected = network.load_state_dict(dict(state), strict=False)
     except RuntimeError as error:
-        raise ValueError(f"{file} holds weights of another network: {str(error).splitlines()[-1].strip()}") from error
+        wrong = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{file} holds weights of another network: {wrong[:300]}") from error
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
         wrong = [f"no {name}" for name in missing[:3]] + [f"unknown {name}" for name in unexpected[:3]]
