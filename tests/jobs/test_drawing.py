@@ -182,7 +182,7 @@ def test_diverged_samples_are_named_and_written_only_where_that_is_allowed(tmp_p
     wrong = [seed for seed, image in zip(seeds, alone.x, strict=True) if not image.isfinite().all()]
     good = [i for i, seed in enumerate(seeds) if seed not in wrong]
     assert 3 < len(wrong) < 9
-    drawing = Drawing(model, Ancestral(), GRID, seed=3, batch_size=6)
+    drawing = Drawing(model, Ancestral(), GRID, seed=3, batch_size=8)
     named = rf"{len(wrong)} samples diverged \(seeds {', '.join(map(str, wrong))}\).*--allow_diverged"
     for _ in range(2):  # the second time only those that are missing are drawn
         with pytest.raises(DivergedError, match=named):
