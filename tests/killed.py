@@ -55,8 +55,9 @@ class Commands:
         Args:
             arguments: of psld.
             folder: whose calls are counted.
-            how: killed_at=n, kills it at the n-th call, from 1; killed_after=seconds; full_at=n, there and at each
-                later call that needs space there is none; largest=bytes, no file can be larger.
+            how: killed_at=n, kills it at the n-th call, from 1; with signal=number, another one than SIGKILL;
+                killed_after=seconds; full_at=n, there and at each later call that needs space there is none;
+                largest=bytes, no file can be larger.
         """
         asked = {"arguments": [str(part) for part in arguments], "folder": str(folder), "said": str(self._said), **how}
         assert self._server.stdin is not None and self._server.stdout is not None
@@ -79,8 +80,8 @@ class Commands:
 class Watch:
     """Counts the calls of this process in a folder, and does something at one of them."""
 
-    def __init__(self, folder: str, killed_at: int = 0, full_at: int = 0):
-        self.calls, self._folder, self._killed_at, self._full_at = 0, folder, killed_at, full_at
+    def __init__(self, folder: str, killed_at: int = 0, full_at: int = 0, by: int = signal.SIGKILL):
+        self.calls, self._folder, self._killed_at, self._full_at, self._by = 0, folder, killed_at, full_at, by
         self._fsync = os.fsync
         os.fsync = self.fsync
         sys.addaudithook(self.hook)
@@ -102,10 +103,11 @@ class Watch:
         self.calls += 1
         killed = self.calls == self._killed_at
         full = self._full_at and self.calls >= self._full_at and needs_space
-        if (killed or full) and descriptor is not None and not os.path.isdir(f"/proc/self/fd/{descriptor}"):
+        torn = full or (killed and self._by == signal.SIGKILL)
+        if torn and descriptor is not None and not os.path.isdir(f"/proc/self/fd/{descriptor}"):
             os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
         if killed:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self._by)
         if full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -119,7 +121,7 @@ def _command(asked: dict[str, Any], answer: int) -> None:
     os.dup2(said, 2)
     if "largest" in asked:
         resource.setrlimit(resource.RLIMIT_FSIZE, (asked["largest"], asked["largest"]))
-    watch = Watch(asked["folder"], asked.get("killed_at", 0), asked.get("full_at", 0))
+    watch = Watch(asked["folder"], asked.get("killed_at", 0), asked.get("full_at", 0), asked.get("signal", 9))
     try:
         code = main(asked["arguments"])
     except SystemExit as stopped:

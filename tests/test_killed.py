@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from killed import Commands, Ended
+from psld.training.checkpoint import has_checkpoint
 
 SMALL = {
     "seed": 3,
@@ -83,8 +84,12 @@ class Place(NamedTuple):
         return self.commands.run([*given, *more], self.out, **how)
 
     def go_on(self, name: str) -> Ended:
-        """The same command again."""
-        return self.run(name, *(["--resume"] if name == "train" and list(self.out.rglob("step-*")) else []))
+        """The same command again; training without a checkpoint is begun anew, with one it is resumed."""
+        return self.run(name, *(self.continued() if name == "train" else []))
+
+    def continued(self) -> list[str]:
+        """What makes training go on."""
+        return ["--resume"] if has_checkpoint(self.out / "run") else ["--overwrite"]
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +186,7 @@ def test_killed_at_random_moments(place, name):
         kills = 0
         for _ in range(3):
             how = {"killed_after": random.uniform(0.0, ended.seconds)}
-            more = ["--resume"] if name == "train" and list(place.out.rglob("step-*")) else []
-            code = place.run(name, *more, **how).code
+            code = place.run(name, *(place.continued() if name == "train" else []), **how).code
             assert code in (0, -signal.SIGKILL)
             kills += code != 0
         require_finished(place, name, want, f"{name} killed {kills} times, attempt {attempt}")
@@ -197,6 +201,26 @@ def test_seeds_of_a_killed_npz_are_there_once(place):
         assert place.run("npz").code == 0
         with np.load(place.out / "samples/samples.npz") as arrays:
             assert arrays["seeds"].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_requeued_twenty_times(place):
+    """SIGTERM, resume, SIGTERM …: weights and averages bit for bit, and the log row by row."""
+    more = ["--training.steps", "160", "--training.log_every", "7", "--training.tensorboard", "false"]
+    shutil.rmtree(place.out, ignore_errors=True)
+    assert place.run("train", *more).code == 0
+    want, stops = content(place.out), []
+    shutil.rmtree(place.out)
+    while len(stops) < 20:
+        ended = place.run("train", *more, *place.continued(), killed_at=random.randrange(1, 50), signal=signal.SIGTERM)
+        assert ended.code in (-signal.SIGTERM, 143), ended  # the former while it starts
+        if ended.code == 143:
+            stops.append(int(max(place.out.rglob("step-*")).name.removeprefix("step-")))
+    assert place.run("train", *more, "--resume").code == 0
+    got = content(place.out)
+    assert got.keys() == want.keys()
+    assert [file for file in want if got[file] != want[file]] == []
+    print(f"20 times SIGTERM, after steps {stops}")
 
 
 # -- full disks --------------------------------------------------------------------------------------------------------

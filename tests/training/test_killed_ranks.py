@@ -14,7 +14,7 @@ from living import descendants, gone_after
 from psld.training import latest_checkpoint
 from psld.training.checkpoint import has_checkpoint
 from psld.training.reading import read_checkpoint
-from training.small_run import launched, small_run
+from training.small_run import launched
 from training.test_resume import require_same, rows_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")]
@@ -99,22 +99,3 @@ def test_two_processes_killed_again_and_again(tmp_path, strategy):
     require_same(*(read_checkpoint(latest_checkpoint(place)) for place in (run, tmp_path / "whole")))
     assert rows_of(run) == rows_of(tmp_path / "whole")
     assert [path.name for path in tmp_path.glob(".*")] == []
-
-
-def test_requeued_twenty_times(tmp_path):
-    """SIGTERM, resume, SIGTERM …: weights bit for bit and the log row by row."""
-    run, resume = tmp_path / "requeued", ()
-    for _ in range(20):
-        process = after_a_checkpoint(run, "--steps", "2000", "--checkpoint_every", "2", "--pause", "0.01", *resume)
-        time.sleep(random.uniform(0.0, 0.2))
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
-        assert process.returncode == 143
-        resume = ("--resume",)
-    reached = read_checkpoint(latest_checkpoint(run)).step
-    assert reached >= 40
-    for place in (run, tmp_path / "whole"):
-        small_run(place, steps=reached + 7, checkpoint_every=2, keep_checkpoints=3, resume=place == run)
-    require_same(*(read_checkpoint(latest_checkpoint(place)) for place in (run, tmp_path / "whole")))
-    assert rows_of(run) == rows_of(tmp_path / "whole")
-    print(f"20 times SIGTERM, {reached} steps by then")

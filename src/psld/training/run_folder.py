@@ -30,7 +30,8 @@ def require_startable(run: Path, resume: bool, overwrite: bool) -> None:
         return
     if not run.exists() or (run.is_dir() and not any(run.iterdir())):
         return
-    looks_like_run = (run / "checkpoints").is_dir() or (run / "metrics.csv").is_file()
+    begun = (run / "tensorboard").is_dir() or any(run.glob(".metrics.csv.*.partial"))  # killed as soon as it started
+    looks_like_run = (run / "checkpoints").is_dir() or (run / "metrics.csv").is_file() or begun
     if not looks_like_run:
         raise FileExistsError(
             f"{run} exists and is not a training run (no checkpoints/, no metrics.csv): choose another folder."
