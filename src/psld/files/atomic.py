@@ -26,7 +26,7 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
     is as it was, and nothing is left beside it.
 
     Raises:
-        OSError: the disk is full or fails.
+        OSError: the disk is full or fails; `filename` says where.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,6 +38,10 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
             _sync(file.fileno())
         os.replace(unfinished, path)
         sync_folder(path.parent)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # of a write, which does not say which file it was
+            error.filename = str(path)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 
