@@ -96,6 +96,9 @@ class TrainingSettings:
         for name in ("warmup_steps", "num_workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more: got {getattr(self, name)}.")
+        for name, most in (("batch_size", 10_000_000), ("num_workers", 1024)):
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be at most {most:,}: got {getattr(self, name)}.")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be positive and finite: got {self.learning_rate}.")
         if not self.clip_norm > 0:
