@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonargparse import ArgumentParser
+import torch
+from torch import Tensor
 
-from psld.cli.arguments import built
+from psld.cli.arguments import CommandParser, built
+from psld.cli.kinds import Text
+from psld.files import read_yaml
 from psld.processes import LinearProcess
 from psld.recipe import LinearRecipe, RecipeError
 from psld.specs import build
@@ -33,7 +35,7 @@ an SDE of your own: psld recipe --matrices my_sde.yaml --json"""
 RECIPE_KEYS, SDE_KEYS = {"diffusion", "curl", "covariance"}, {"drift", "noise"}
 
 
-def parser() -> ArgumentParser:
+def parser() -> CommandParser:
     """Options of `psld recipe`."""
     from argparse import RawDescriptionHelpFormatter
 
@@ -42,13 +44,13 @@ def parser() -> ArgumentParser:
     class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         """Keeps the layout of the description's YAML."""
 
-    options = ArgumentParser(prog="psld recipe", description=DESCRIPTION, formatter_class=Formatter)
+    options = CommandParser(prog="psld recipe", description=DESCRIPTION, formatter_class=Formatter, allow_abbrev=False)
     options.epilog = EPILOG
     options.add_subclass_arguments(
         LinearProcess, "process", required=False, help="PSLD, CLD, VPSDE, HigherOrderLangevin, VESDE, SubVPSDE"
     )
-    options.add_argument("--config", type=str | None, default=None, help="YAML file of psld train: its process")
-    options.add_argument("--matrices", type=str | None, default=None, help="YAML file of matrices")
+    options.add_argument("--config", type=Text | None, default=None, help="YAML file of psld train: its process")
+    options.add_argument("--matrices", type=Text | None, default=None, help="YAML file of matrices")
     options.add_argument("--json", action="store_true", help="print the report as JSON")
     return options
 
@@ -75,18 +77,10 @@ def read_process(path: Path) -> LinearProcess:
         FileNotFoundError: there is no such file.
         ValueError: it says no process, or one that cannot be made.
     """
-    known = _read(path)
-    process = build(known.get("process") if isinstance(known, dict) else None, where=str(path))
+    process = build(read_yaml(path).get("process"), where=str(path))
     if not isinstance(process, LinearProcess):
         raise ValueError(f"{path} says no process: configs/own-sde.yaml is an example of one that does.")
     return process
-
-
-def _read(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from error
 
 
 def read_matrices(path: Path) -> LinearRecipe:
@@ -94,10 +88,13 @@ def read_matrices(path: Path) -> LinearRecipe:
 
     Raises:
         FileNotFoundError: there is no such file.
-        RecipeError: other keys than those of a recipe or an SDE, or matrices that form none.
+        UnreadableFileError: it is not YAML.
+        RecipeError: other keys than those of a recipe or an SDE, no matrices, or matrices that form none.
     """
-    matrices = _read(path)
-    keys = set(matrices) if isinstance(matrices, dict) else set()
+    matrices = read_yaml(path)
+    keys = set(matrices)
+    for name in keys & (RECIPE_KEYS | SDE_KEYS):
+        matrices[name] = _matrix(matrices[name], f"{path}: {name}")
     if keys == RECIPE_KEYS:
         return LinearRecipe(**matrices)
     if SDE_KEYS <= keys <= SDE_KEYS | {"covariance"}:
@@ -106,3 +103,12 @@ def read_matrices(path: Path) -> LinearRecipe:
         f"{path} must hold diffusion, curl and covariance, or drift and noise (and covariance): "
         f"got {', '.join(sorted(map(str, keys))) or 'no keys'}."
     )
+
+
+def _matrix(rows: Any, where: str) -> Tensor:
+    try:
+        return torch.tensor(rows, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RecipeError(
+            f"{where} must be a matrix, rows of numbers as [[0, 1], [2, 3]]: got {rows!r:.80}."
+        ) from error
