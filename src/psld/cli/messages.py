@@ -128,7 +128,10 @@ def _given(option: str, message: str, arguments: Sequence[str]) -> str | None:
             values = arguments[place + 1 :]
             end = next((i for i, value in enumerate(values) if re.match(r"--?[a-z]", value)), len(values))
             return " ".join(values[:end])
-    quoted = re.search(r"NestedArg\(key='\w+', val='(.*?)'\)|Got value: (.*)|Given value: (.*)", message)
+    wrong_class = r"Import path (\S+) does not correspond|import path string: (\S+)"
+    quoted = re.search(rf"NestedArg\(key='\w+', val='(.*?)'\)|Got value: (.*)|Given value: (.*)|{wrong_class}", message)
+    if quoted is None and "does not correspond to a subclass" in message:
+        return message.split()[-1]
     return None if quoted is None else next(text for text in quoted.groups() if text is not None)
 
 
