@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from psld.training.settings import Precision, Strategy
 
 __all__ = [
+    "available_device",
     "every_rank",
     "first_problem",
     "gathered",
@@ -41,6 +42,23 @@ __all__ = [
 ]
 
 
+def available_device(name: str) -> torch.device:
+    """The device of that name, which must be there: "cpu", "cuda", "cuda:1", "mps" ….
+
+    Raises:
+        ValueError: no device has such a name, or this machine has none of it.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device must be cpu, cuda, cuda:1 … or mps: got {name!r}.") from error
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:  # as each backend pleases
+        raise ValueError(f"this machine has no device {name!r} that torch can use: cpu is always there.") from error
+    return device
+
+
 def launch(
     accelerator: str, devices: int, nodes: int, strategy: Strategy = "auto", precision: Precision = "32-true"
 ) -> Fabric:
@@ -49,10 +67,12 @@ def launch(
     Those that this one starts end when it ends, whatever ends it.
 
     Raises:
-        ValueError: torchrun or SLURM started another number of processes than devices × nodes.
+        ValueError: the accelerator is unknown or not on this machine, or has fewer devices; or torchrun or SLURM
+            started another number of processes than devices × nodes.
     """
     from lightning.fabric import Fabric
 
+    _require_devices(accelerator, devices)
     _require_started(devices, nodes)
     if devices * nodes > 1:
         _end_with_the_first()
@@ -89,6 +109,25 @@ def _end_with_the_first() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="end with the first process", daemon=True).start()
+
+
+def _require_devices(accelerator: str, devices: int) -> None:
+    """Processes on a CPU may outnumber its cores, up to eight; other devices are as many as there are."""
+    there = {
+        "cpu": max(8, os.cpu_count() or 1),
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    if accelerator not in ("auto", "gpu", *there):
+        raise ValueError(f"accelerator must be auto, cpu, cuda, gpu or mps: got {accelerator!r}.")
+    found = [name for name in ("cuda", "mps", "cpu") if there[name]]
+    used = {"auto": found[0], "gpu": next((name for name in found if name != "cpu"), "cuda")}.get(
+        accelerator, accelerator
+    )
+    if not there[used]:
+        raise ValueError(f"accelerator {accelerator!r} is not on this machine, which has {' and '.join(found)}.")
+    if devices > there[used]:
+        raise ValueError(f"devices must be at most {there[used]} with accelerator {used!r} here: got {devices}.")
 
 
 def _autocast(precision: Literal["bf16-mixed", "16-mixed"], accelerator: str) -> FabricPrecision:

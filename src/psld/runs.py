@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from psld.data import HuggingFace, ImageData
+from psld.distributed import available_device
 from psld.files import UnreadableFileError, read_json, read_yaml, require_new_folder
 from psld.model import Predicts, ScoreModel
 from psld.networks import NoiseClassifier
@@ -79,12 +80,12 @@ def load(
         UntrustedClassError: the folder names a class that is not psld's, and is not trusted.
         OutsizedError: the folder describes a network that is far larger than its weights, and is not trusted.
         UnreadableFileError: config.yaml is no configuration (`psld.files.parse_yaml`).
-        ValueError: another process for a network that was trained on the states of its own; no image shape; or a
-            configuration that describes no model.
+        ValueError: another process for a network that was trained on the states of its own; no image shape; a
+            configuration that describes no model; or a device that is not there.
         CheckpointError: the weights are broken.
     """
     device_name("device", device)
-    folder = published_checkpoint(path)
+    here, folder = available_device(device), published_checkpoint(path)
     if _is_of_diffusers(folder):
         return _of_diffusers(folder, device, process or PSLD())
     folder, config = _described(folder)
@@ -99,7 +100,7 @@ def load(
             f"{folder} holds a classifier of noisy images: it guides a score model (--classifier) and is not one."
         )
     load_weights(folder, network, weights)
-    network.to(device).eval().requires_grad_(False)
+    network.to(here).eval().requires_grad_(False)
     meaning = {name: config[name] for name in ("predicts", "matching", "jitter")}
     return _of_images(ScoreModel(network, process or own, **meaning, data_shape=tuple(config["image_shape"])))
 
@@ -152,7 +153,7 @@ def load_classifier(path: str | Path, device: str = "cpu", trust: bool = False) 
             "psld train-classifier (configs/digits-classifier.yaml)."
         )
     load_weights(folder, network, weights)
-    network.to(device).eval().requires_grad_(False)
+    network.to(available_device(device)).eval().requires_grad_(False)
     return LoadedClassifier(network, process, tuple(config["image_shape"])).eval()
 
 

@@ -7,7 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from psld.cli.arguments import add_data_argument, add_sampling_arguments, built, command_parser, data_name, open_data
+from psld.cli.arguments import (
+    add_data_argument,
+    add_label_arguments,
+    add_sampling_arguments,
+    built,
+    command_parser,
+    data_name,
+    open_data,
+)
 from psld.data import Digits
 from psld.samplers import Exponential, Heun
 
@@ -16,6 +24,7 @@ def parsed(*arguments: str):
     options = command_parser("judge")
     add_data_argument(options, "images", "what to judge")
     add_data_argument(options, "--against", "what to judge by")
+    add_label_arguments(options, "what to draw")
     add_sampling_arguments(options)
     return options.parse_args(arguments)
 
@@ -73,24 +82,34 @@ def test_what_is_not_there_is_refused_by_name(name, message):
     ("arguments", "sentence"),
     [
         (["Digits", "--images.spilt", "all"], "--images psld.data.Digits has no argument 'spilt': it has split."),
-        (["Digits", "--images.split", "none"], "--images.split: Expected a typing.Literal['train', 'heldout', 'all']."),
+        (["Digits", "--images.split", "none"], "--images.split must be train, heldout or all: got 'none'."),
         (["x", "--against", "CIFAR10"], "--against psld.data.CIFAR10 needs --against.root."),
         (
             ["x", "--sampler", "Foo"],
-            "--sampler Foo is none of the classes of psld that fit here, and no import path",
+            "or one of your own by its import path): got 'Foo'.",
         ),
-        (["x", "--sampler", "psld.PSLD"], "--sampler psld.PSLD is no Sampler."),
-        (["x", "--sampler", "RK45", "--sampler.foo", "1"], "--sampler psld.RK45 has no argument 'foo': it has rtol,"),
-        (["x", "--steps", "many"], "--steps: Expected a <class 'int'>. Got value: many"),
-        (["x", "--process", "psld.Foo"], "--process psld.Foo: module 'psld' has no attribute 'Foo'"),
-        (["x", "--process", "psld.RK45"], "--process psld.RK45 is no LinearProcess."),
+        (["x", "--sampler", "Ancestrl"], "got 'Ancestrl'. Did you mean Ancestral?"),
+        (["x", "--sampler", "DDIM"], "got 'DDIM'. Did you mean GDDIM?"),
+        (["x", "--sampler", "psld.PSLD"], "--sampler must be a class (Ancestral, Conjugate, ConjugateOBA,"),
+        (["x", "--sampler", "RK45", "--sampler.foo", "1"], "--sampler psld.RK45 has no argument 'foo': it has rtol"),
+        (["x", "--steps", "many"], "--steps must be a whole number from 1 to 100,000: got 'many'."),
+        (
+            ["x", "--stesp", "3"],
+            "there is no option --stesp: psld judge --help lists them. Did you mean --steps, --seed",
+        ),
+        (["x", "--sampler", "RK45", "--sampler.rtol", "a"], "--sampler.rtol must be a number: got 'a'."),
+        (["x", "--guidance", "a"], "--guidance must be a finite number or a class (Clamped, ClassifierFreeGuidance,"),
+        (["x", "--steps"], "--steps needs a value, a whole number from 1 to 100,000: got none."),
+        ([], "IMAGES (what to judge: a path (image,"),
+        (["x", "--process", "psld.Foo"], "by its import path): got 'psld.Foo'."),
+        (["x", "--process", "psld.RK45"], "--process must be a class (CLD, EDM, HigherOrderLangevin, PSLD,"),
     ],
 )
 def test_what_cannot_be_parsed_is_refused_in_one_sentence(arguments, sentence, capsys):
     with pytest.raises(SystemExit) as stop:
         parsed(*arguments)
-    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert stop.value.code == 2 and sentence in said
+    (said,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and said.startswith("psld judge: error: ") and sentence in said
 
 
 def test_objects_are_built_as_they_are_named():

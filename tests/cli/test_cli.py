@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from ending import exit_code
 from interrupted import killed_at_the_second_batch
 from psld.cli import main, sample
 from psld.jobs import own_share
@@ -275,8 +276,8 @@ def test_sample_names_runs_that_have_a_checkpoint(trained, capsys):
 
 @pytest.mark.parametrize(("option", "value"), [("--steps", "0"), ("--num", "0")])
 def test_sample_refuses_numbers_below_one(trained, capsys, option, value):
-    assert main(["sample", str(trained / "run"), "--out", str(trained / "y"), option, value]) == 1
-    assert "at least 1" in capsys.readouterr().err and not (trained / "y").exists()
+    assert exit_code(["sample", str(trained / "run"), "--out", str(trained / "y"), option, value]) == 2
+    assert "from 1 to" in capsys.readouterr().err and not (trained / "y").exists()
 
 
 def test_train_refuses_a_run_that_is_there(trained, capsys):

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from ending import exit_code
 from psld.cli import main
 from psld.jobs import demonstrating
 from psld.jobs.demonstrating import has_learned
@@ -35,7 +36,7 @@ def test_one_sampler_near_the_floor_is_enough(distances, learned):
 @pytest.mark.parametrize("steps", ["0", "-5", "1.5", "nan"])
 def test_steps_that_are_no_number_of_steps_are_refused(steps, tmp_path):
     try:
-        assert main(["demo", "--steps", steps, "--run", str(tmp_path / "run")]) != 0
+        assert exit_code(["demo", "--steps", steps, "--run", str(tmp_path / "run")]) != 0
     except SystemExit as stop:
         assert stop.code
     assert not (tmp_path / "run").exists()

@@ -54,8 +54,8 @@ def test_the_later_the_start_the_less_is_kept(pictures, tmp_path, capsys):
 
 
 def test_edit_refuses(pictures, tmp_path, capsys):
-    for start in ("1.5", "0"):
-        refused(capsys, edit(pictures[0], tmp_path / "out", start), "start must lie in (0.001, 1]", tmp_path / "out")
+    for start, words in (("1.5", "start must lie in (0.001, 1]"), ("0", "--start must be a finite number above 0")):
+        refused(capsys, edit(pictures[0], tmp_path / "out", start), words, tmp_path / "out")
 
 
 def interpolate(first, last, out, *options):
@@ -105,9 +105,9 @@ def test_interpolate_refuses(pictures, tmp_path, capsys):
     colour, ends = tmp_path / "colour.png", [pictures[0] / f"00000{i}.png" for i in (0, 1)]
     Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(colour)
     for arguments, words in (
-        ([*ends, out, "--frames", "1"], "frames must be at least 2"),
+        ([*ends, out, "--frames", "1"], "--frames must be a whole number from 2"),
         ([*ends, out, "--t_min", "1"], "t_min must lie between 0 and 1"),
-        ([*ends, out, "--tolerance", "0"], "tolerance must be positive"),
+        ([*ends, out, "--tolerance", "0"], "--tolerance must be a finite number above 0"),
         ([ends[0], colour, out], "8×8 colour, and the run makes 8×8 grey"),
         ([0, 3, out, "--of", folder], "a position, 0 … 2: got 3"),
         (["a", 1, out, "--of", folder], "a position, 0 … 2: got a"),

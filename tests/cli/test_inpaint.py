@@ -189,7 +189,7 @@ def test_refusals(pictures, tmp_path, capsys):
         (folder, [*replacement, "--noise", "0.1"], "--noise 0.1 is of posterior guidance"),
         (folder, [*replacement, "--method.resamplings", "0"], "resamplings = 0"),
         (folder, ["--method", "DPS", "--noise", "0"], "needs noise > 0"),
-        (folder, ["--draws", "0"], "at least 1"),
+        (folder, ["--draws", "0"], "--draws must be a whole number from 1 to"),
         (large, [], "16×16 grey, and the run makes 8×8 grey"),
         (colour, [], "8×8 colour, and the run makes 8×8 grey"),
         (tmp_path / "none.png", [], "no image file"),
@@ -199,7 +199,7 @@ def test_refusals(pictures, tmp_path, capsys):
     for options, words in (
         (["--method.resamplings", "3"], "MMPS has no argument 'resamplings'"),
         (["--method.step", "3"], "MMPS has no argument 'step'"),
-        (["--method", "RK45"], "--method RK45 is none of the classes"),
+        (["--method", "RK45"], "or one of your own by its import path): got 'RK45'"),
     ):
         with pytest.raises(SystemExit):
             main(command(folder, out, *options))

@@ -159,7 +159,7 @@ def test_refusals(pictures, tmp_path, capsys):
         ("SuperResolution", ["--degraded"], "8×8 grey, and measurements of SuperResolution(factor=2) are 4×4 grey"),
         ("GaussianBlur", ["--operator.std", "0"], "needs std > 0"),
         ("GaussianBlur", ["--operator.std", "5"], "take a smaller blur"),
-        ("GaussianBlur", ["--operator.std", "1", "--noise", "-1"], "noise must be at least 0"),
+        ("GaussianBlur", ["--operator.std", "1", "--noise", "-1"], "noise must be a finite number of at least 0"),
         ("Grayscale", [], "colour images (B, 3, H, W) are needed: got shape (1, 1, 8, 8)"),
     ):
         refused(capsys, command(folder, out, name, *options), words, out)

@@ -49,7 +49,7 @@ def test_a_second_run_is_refused_and_the_first_goes_on(live, tmp_path, capsys):
             small_run(run, resume=resume, overwrite=overwrite)
     command = ["train", "--config", str(published_config("digits")), "--run", str(run), "--limit", "1", "--overwrite"]
     assert main([*command, "--training.accelerator", "cpu"]) == 1
-    assert f"psld train: a training run cannot be written to {run}: {owner}" in capsys.readouterr().err
+    assert f"psld train: error: a training run cannot be written to {run}: {owner}" in capsys.readouterr().err
     live.send_signal(signal.SIGCONT)
     finished(live, run)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import os
 import sys
 
 __all__ = ["main"]
@@ -47,7 +49,7 @@ example:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit code (0 done, 1 refused or failed, 2 wrong usage)."""
+    """Run one command; returns the exit code (0 done, 1 refused or failed, 2 wrong usage, 70 a bug)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP.format(commands="\n".join(f"  {name:<16} {text}" for name, text in COMMANDS.items())), end="")
@@ -59,7 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
-        print(f"psld: no command {name!r}. Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
+        near = difflib.get_close_matches(name, COMMANDS, n=2)
+        advice = f" Did you mean {' or '.join(near)}?" if near else ""
+        print(f"psld: error: there is no command {name!r}: one of {', '.join(COMMANDS)}.{advice}", file=sys.stderr)
         return 2
     command = importlib.import_module(f"psld.cli.{MODULES.get(name, name)}")
     from psld.cli.warned import plain_warnings
@@ -67,6 +71,32 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with plain_warnings(name):
             return command.run(rest)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"psld {name}: {error}", file=sys.stderr)
-        return 1
+    except Exception as error:
+        if os.environ.get("PSLD_TRACEBACK"):
+            raise
+        code, sentence = _told(error)
+        print(f"psld {name}: error: {sentence}", file=sys.stderr)
+        return code
+
+
+def _told(error: Exception) -> tuple[int, str]:
+    """Exit code and one line about an error: what a command refuses, or a bug."""
+    from psld.cli.messages import of_the_system
+
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return 1, "there is not enough memory: a smaller --batch_size or fewer images need less."
+    text = " ".join((of_the_system(error) if isinstance(error, OSError) else str(error)).split())
+    if isinstance(error, ValueError | OSError) or (isinstance(error, RuntimeError | ImportError) and _is_own(error)):
+        return 1, text
+    return 70, (
+        f"this is a bug in psld, or in code of your own that it ran ({type(error).__name__}: {text}). "
+        "PSLD_TRACEBACK=1 in the environment shows where: please report it."
+    )
+
+
+def _is_own(error: Exception) -> bool:
+    """Whether psld raised it, so that its message is meant to be read."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and place.tb_frame.f_globals.get("__name__", "").startswith("psld.")

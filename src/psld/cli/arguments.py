@@ -10,12 +10,16 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
+from psld.cli.kinds import Accelerator, Count, Devices, Evaluations, Finite, Number, Seed, Text, plain
+from psld.cli.messages import refusal
 from psld.data import ImageData
 from psld.data.opening import holds_mnist, open_images
 from psld.guidance import classifier_free, classifier_guidance  # noqa: F401  # so that they have short names
@@ -51,13 +55,28 @@ PATHS = (
 class CommandParser(ArgumentParser):
     """A parser that says in one sentence what is wrong."""
 
+    _arguments: Sequence[str] = ()
+
+    def parse_args(self, args: Sequence[str] | None = None, *given: Any, **options: Any) -> Namespace:
+        """As jsonargparse's; remembers the arguments, for the message. Numbers are plain ones, which YAML can write."""
+        self._arguments = list(sys.argv[1:] if args is None else args)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="jsonargparse")  # of what its next version does otherwise
+            config = super().parse_args(args, *given, **options)  # pyright: ignore[reportCallIssue]
+        for key, value in list(config.items()):
+            config[key] = plain(value)
+        return config
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        super().error(_one_sentence(message) if self.exit_on_error else message, ex)
+        """Ends the program with exit code 2 and one line."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        self.exit(2, f"{self.prog}: error: {refusal(self, message, self._arguments)}\n")
 
 
 def command_parser(command: str, description: str = "", epilog: str = "") -> CommandParser:
     """The parser of `psld COMMAND`, with examples below the options."""
-    options = CommandParser(prog=f"psld {command}", description=description)
+    options = CommandParser(prog=f"psld {command}", description=description, allow_abbrev=False)
     options.epilog = epilog
     return options
 
@@ -74,11 +93,11 @@ def add_data_argument(options: ArgumentParser, name: str, help: str, required: b
         help: what the images are for, without how they are named.
         required: as for any option; positional arguments always are.
     """
-    kind: Any = ImageData | str | None
+    kind: Any = ImageData | Text | None
     if name.startswith("-"):
         options.add_argument(name, type=kind, required=required, default=None, help=f"{help}: {PATHS}")
         return
-    action: Any = options.add_argument(name, type=ImageData | str, help=f"{help}: {PATHS}; with --{name}.split …")
+    action: Any = options.add_argument(name, type=ImageData | Text, help=f"{help}: {PATHS}; with --{name}.split …")
     prefix = f"--{name}"  # jsonargparse knows arguments of a class for options only
     action.get_option_string_base = lambda given: prefix if given and given.startswith(f"{prefix}.") else None
 
@@ -146,15 +165,15 @@ def _open_path(source: str, shape: Sequence[int] | None, labelled: bool) -> Imag
 
 def add_run_argument(options: ArgumentParser) -> None:
     """RUN."""
-    options.add_argument("run", type=str, help="run, checkpoint or weights folder, or a published name")
+    options.add_argument("run", type=Text, help="run, checkpoint or weights folder, or a published name")
 
 
 def add_label_arguments(options: ArgumentParser, label: str) -> None:
     """--label, with this help, and --guidance: of `psld.cli.drawing.guided`."""
-    options.add_argument("--label", type=int | None, default=None, help=label)
+    options.add_argument("--label", type=Number | None, default=None, help=label)
     action: Any = options.add_argument(
         "--guidance",
-        type=float | ModelWrapper | None,
+        type=Finite | ModelWrapper | None,
         default=None,
         help="scale of the guidance to --label: 1, the default, is the class itself, 0 ignores it, 2 overdoes it; or a "
         "class with its arguments: ClassifierFreeGuidance, ClassifierGuidance, or one of your own",
@@ -170,14 +189,14 @@ def add_sampling_arguments(options: ArgumentParser) -> None:
         help=f"class with its arguments: {', '.join(entry.name for entry in CATALOGUE)}, or one of your own",
         default={"class_path": "Exponential"},
     )
-    options.add_argument("--grid", type=str, default="log-snr", help=f"{', '.join(NAMES)}, or a .json file")
+    options.add_argument("--grid", type=Text, default="log-snr", help=f"{', '.join(NAMES)}, or a .json file")
     options.add_argument(
-        "--steps", type=int, default=20, help="network evaluations per sample, the last denoising included"
+        "--steps", type=Evaluations, default=20, help="network evaluations per sample, the last denoising included"
     )
-    options.add_argument("--seed", type=int, default=0, help="seed of the first image")
-    options.add_argument("--batch_size", type=int, default=256, help="images at a time, on each device")
-    options.add_argument("--devices", type=int, default=1, help="devices (processes) on each node")
-    options.add_argument("--nodes", type=int, default=1, help="machines, each started with the same command")
+    options.add_argument("--seed", type=Seed, default=0, help="seed of the first image")
+    options.add_argument("--batch_size", type=Count, default=256, help="images at a time, on each device")
+    options.add_argument("--devices", type=Devices, default=1, help="devices (processes) on each node")
+    options.add_argument("--nodes", type=Devices, default=1, help="machines, each started with the same command")
     options.add_argument(
         "--precision", type=Precision, default="32-true", help="16 bits inside the network, where the hardware has them"
     )
@@ -207,7 +226,7 @@ def add_model_arguments(options: ArgumentParser) -> None:
     options.add_argument(
         "--clamp", type=bool, default=True, help="hold x̂₀ within [−1, 1]; false for the paper's convention"
     )
-    options.add_argument("--accelerator", type=str, default="cpu", help="cpu, cuda, mps or auto")
+    options.add_argument("--accelerator", type=Accelerator, default="cpu", help="cpu, cuda, mps or auto")
     options.add_argument(
         "--trust",
         action="store_true",
@@ -219,9 +238,9 @@ def add_picture_arguments(options: ArgumentParser, degraded: str = "") -> None:
     """Run, pictures, OUT, draws, and what they are drawn with; --degraded where there is something it means."""
     add_run_argument(options)
     add_data_argument(options, "images", "pictures to start from")
-    options.add_argument("--out", type=str, required=True, help="folder to write: new, or of the same command before")
-    options.add_argument("--num", type=int | None, default=None, help="how many of the images, the first; or all")
-    options.add_argument("--draws", type=int, default=4, help="draws of each image")
+    options.add_argument("--out", type=Text, required=True, help="folder to write: new, or of the same command before")
+    options.add_argument("--num", type=Count | None, default=None, help="how many of the images, the first; or all")
+    options.add_argument("--draws", type=Count, default=4, help="draws of each image")
     if degraded:
         options.add_argument("--degraded", type=bool, default=False, nargs="?", const=True, help=degraded)
     add_sampling_arguments(options)
@@ -259,37 +278,3 @@ def completed(named: Namespace, option: str, **supplied: Any) -> Any:
     if missing := [f"--{name}" for name in required if name not in given]:
         raise ValueError(f"{option} {make.__name__} needs {', '.join(missing)}.")
     return make(**given)
-
-
-# -- messages ----------------------------------------------------------------------------------------------------------
-
-
-def _one_sentence(message: str) -> str:
-    """What jsonargparse says in an indented list, as the sentence that the user needs."""
-    key = re.match(r'Parser key "([\w.]+)":', message)
-    if key is None:
-        return " ".join(message.split())
-    option = f"--{key[1]}"
-    of_class = re.search(
-        r"Problem with given class_path '([\w.]+)':\s*(.+?)\s*(?=\n\s+- |\n\s*Given value|\Z)", message, re.S
-    )
-    if of_class:
-        return _about_class(option, of_class[1], " ".join(of_class[2].split()))
-    if other := re.search(r"Import path (?:(\S+) )?does not correspond to a subclass of (\w+)", message):
-        path = other[1] or message.split()[-1]
-        return f"{option} {path} is no {other[2]}."
-    if path := re.search(r"Expected a dot import path string: (\S+)", message):
-        return f"{option} {path[1]} is none of the classes of psld that fit here, and no import path of another one."
-    return " ".join(message.replace(key[0], f"{option}:").split())
-
-
-def _about_class(option: str, path: str, problem: str) -> str:
-    if missing := re.fullmatch(r"the following arguments are required: (.+)", problem):
-        needed = ", ".join(f"{option}.{name}" for name in missing[1].split(", "))
-        return f"{option} {path} needs {needed}."
-    if unknown := re.fullmatch(r"Option '(.+)' is not accepted", problem):
-        known = [name for name in inspect.signature(resolve(path, trust=True)).parameters]
-        return f"{option} {path} has no argument {unknown[1]!r}: it has {', '.join(known) or 'none'}."
-    if value := re.fullmatch(r'Parser key "([\w.]+)": (.+)', problem):
-        return f"{option}.{value[1]}: {value[2]}"
-    return f"{option} {path}: {problem}"

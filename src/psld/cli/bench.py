@@ -9,9 +9,11 @@ from typing import Literal
 from jsonargparse import Namespace
 
 from psld.cli.arguments import CommandParser, command_parser
+from psld.cli.kinds import Evaluations, Several, Text
 from psld.comparison import best_of_each, process_tables
 from psld.comparison.sweeping import exact_reference, known_law, sweep
 from psld.data import Digits
+from psld.distributed import available_device
 from psld.files import atomic_file, claim_folder, file_sha256, locked
 from psld.model import Clamped, Model
 from psld.plots.speed_quality import plot_speed_quality
@@ -45,19 +47,21 @@ def parser() -> CommandParser:
     """Options of `psld bench`."""
     options = command_parser("bench", DESCRIPTION, EPILOG)
     options.add_argument("what", choices=["samplers"], help="what is compared")
-    options.add_argument("--out", type=str, required=True, help="folder for the results")
+    options.add_argument("--out", type=Text, required=True, help="folder for the results")
     options.add_argument("--data", type=Literal["digits", "ring"], default="digits", help="digits, or a 2-D mixture")
-    options.add_argument("--nfe", type=int, nargs="+", default=[5, 10, 20], help="network evaluations per sample")
-    options.add_argument("--num", type=int, default=2000, help="samples of each cell")
-    options.add_argument("--exact", type=int, default=256, help="of those compared with the exact flow")
+    options.add_argument(
+        "--nfe", type=Evaluations, nargs="+", default=[5, 10, 20], help="network evaluations per sample"
+    )
+    options.add_argument("--num", type=Several, default=2000, help="samples of each cell")
+    options.add_argument("--exact", type=Several, default=256, help="of those compared with the exact flow")
     options.add_argument(
         "--processes", type=ProcessName, nargs="+", default=list(PROCESSES)[:4], help="processes to compare"
     )
-    options.add_argument("--only", type=str, nargs="+", default=[], help="samplers whose name holds one of these")
-    options.add_argument("--checkpoint", type=str, default=None, help="run of digits, in place of --processes")
+    options.add_argument("--only", type=Text, nargs="+", default=[], help="samplers whose name holds one of these")
+    options.add_argument("--checkpoint", type=Text, default=None, help="run of digits, in place of --processes")
     options.add_argument("--clamp", type=bool, default=True, help="hold x̂₀ of a trained network within [−1, 1]")
     options.add_argument("--trust", action="store_true", help="run whatever code the folder of --checkpoint names")
-    options.add_argument("--device", type=str, default="cpu", help="cpu, cuda …")
+    options.add_argument("--device", type=Text, default="cpu", help="cpu, cuda …")
     return options
 
 
@@ -69,6 +73,7 @@ def run(arguments: list[str]) -> int:
             "--nfe must be at least 3, --num at least 2 and --exact between 2 and --num: "
             f"got {config.nfe}, {config.num}, {config.exact}."
         )
+    available_device(config.device)
     out, law = Path(config.out), None
     settings = {name: config[name] for name in ("data", "num", "exact", "clamp")}
     if config.checkpoint is None:

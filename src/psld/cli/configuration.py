@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentError
+from typing import Any
+
+import jsonargparse
 from jsonargparse import ArgumentParser
 from torch import nn
 
 from psld.cli.arguments import command_parser
+from psld.cli.kinds import Count, NotNegative, Seed, Text
+from psld.cli.messages import of_the_system
 from psld.data import ImageData
+from psld.files import read_yaml
 from psld.losses import CrossEntropy, Objective
 from psld.model import Predicts
 from psld.networks import NoiseClassifier
@@ -39,10 +46,24 @@ def classifier_run_parser(description: str = "", epilog: str = "") -> ArgumentPa
     return parser
 
 
+class CheckedFile(jsonargparse.ActionConfigFile):  # pyright: ignore[reportPrivateImportUsage]
+    """The option --config: refuses what is not plain YAML of a bounded size before jsonargparse reads it."""
+
+    def __call__(self, parser: Any, config: Any, values: Any, option_string: str | None = None) -> None:
+        if "\n" not in values:  # a file, and not the text of a preset
+            try:
+                read_yaml(values)
+            except ValueError as error:
+                raise ArgumentError(None, f"--config: {error}") from error
+            except OSError as error:
+                raise ArgumentError(None, f"--config: {of_the_system(error)}") from error
+        super().__call__(parser, config, values, option_string)
+
+
 def _seeded_parser(command: str, description: str, epilog: str) -> ArgumentParser:
     parser = command_parser(command, description, epilog)
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
-    parser.add_argument("--seed", type=int, default=0, help="of the initial weights, data order, times and noise")
+    parser.add_argument("--config", action=CheckedFile, help="YAML file with any of the options below.")
+    parser.add_argument("--seed", type=Seed, default=0, help="of the initial weights, data order, times and noise")
     return parser
 
 
@@ -56,6 +77,8 @@ def _add_model_arguments(parser: ArgumentParser) -> None:
 
 
 def _add_constants(parser: ArgumentParser) -> None:
-    parser.add_argument("--jitter", type=float, default=0.0, help="on the kernel's diagonal (published weights: 1e-9)")
-    parser.add_argument("--image_shape", type=list[int] | None, default=None, help="written by training, not by you")
-    parser.add_argument("--data_sha256", type=str | None, default=None, help="written by training, not by you")
+    parser.add_argument(
+        "--jitter", type=NotNegative, default=0.0, help="on the kernel's diagonal (published weights: 1e-9)"
+    )
+    parser.add_argument("--image_shape", type=list[Count] | None, default=None, help="written by training, not by you")
+    parser.add_argument("--data_sha256", type=Text | None, default=None, help="written by training, not by you")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from psld.cli.arguments import command_parser
+from psld.cli.arguments import CommandParser, command_parser
+from psld.cli.kinds import Count, Text
 from psld.cli.train import parser as train_parser
 from psld.cli.train import train_from
 from psld.files import locked
@@ -32,16 +33,19 @@ EPILOG = """example: psld demo;
 shorter, into another folder: psld demo --steps 400 --run runs/quick"""
 
 
-def run(arguments: list[str]) -> int:
-    """Train, sample, draw and measure; returns 0, or 1 when the network has not learned the digits."""
+def parser() -> CommandParser:
+    """Options of `psld demo`."""
     options = command_parser("demo", DESCRIPTION, EPILOG)
     options.add_argument(
-        "--run", type=str, default="runs/demo", help="folder of the run; a demo that is there is replaced"
+        "--run", type=Text, default="runs/demo", help="folder of the run; a demo that is there is replaced"
     )
-    options.add_argument("--steps", type=int, default=STEPS, help="optimizer steps of the training")
-    config = options.parse_args(arguments)
-    if config.steps < 1:
-        raise ValueError(f"--steps must be at least 1: got {config.steps}.")
+    options.add_argument("--steps", type=Count, default=STEPS, help="optimizer steps of the training")
+    return options
+
+
+def run(arguments: list[str]) -> int:
+    """Train, sample, draw and measure; returns 0, or 1 when the network has not learned the digits."""
+    config = parser().parse_args(arguments)
     with _one_thread():
         return _demonstrated(config.steps, Path(config.run))
 

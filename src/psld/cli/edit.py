@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser
 
 from psld.cli.arguments import add_picture_arguments, command_parser
 from psld.cli.drawing import clamped, opened, read_pictures, settings_of
+from psld.cli.kinds import Positive
 from psld.editing import edit, from_time
 from psld.jobs import Drawing, Drawn, draw_given, rms, write_grid
 from psld.samplers import Samples
@@ -30,7 +31,9 @@ def parser() -> ArgumentParser:
     """Options of `psld edit`."""
     options = command_parser("edit", DESCRIPTION, EPILOG)
     add_picture_arguments(options)
-    options.add_argument("--start", type=float, required=True, help="time to perturb to; T (1) keeps hardly anything")
+    options.add_argument(
+        "--start", type=Positive, required=True, help="time to perturb to; T (1) keeps hardly anything"
+    )
     return options
 
 

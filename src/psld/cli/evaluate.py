@@ -18,8 +18,17 @@ from psld.cli.arguments import (
     data_name,
 )
 from psld.cli.drawing import accelerate, guided
-from psld.cli.measuring import add_extractor_arguments, chosen_extractor, known_or_measured, opened, statistics_file
+from psld.cli.kinds import Evaluations, Several, Text
+from psld.cli.measuring import (
+    add_extractor_arguments,
+    chosen_extractor,
+    known_or_opened,
+    measured,
+    opened,
+    statistics_file,
+)
 from psld.comparison import Cell, DataReference, cells
+from psld.comparison.sweeping import require_known
 from psld.distributed import launch
 from psld.evaluation.statistics import ImageStatistics
 from psld.files import file_sha256, locked
@@ -65,12 +74,14 @@ def parser() -> CommandParser:
     options.add_argument(
         "--protocol", type=Literal["10k", "50k"] | None, default=None, help="10,000 or 50,000 samples, exactly"
     )
-    options.add_argument("--num", type=int | None, default=None, help="how many samples (10000; of images, all)")
-    options.add_argument("--out", type=str | None, default=None, help="folder of the results; default RUN/evaluation")
+    options.add_argument("--num", type=Several | None, default=None, help="how many samples (10000; of images, all)")
+    options.add_argument("--out", type=Text | None, default=None, help="folder of the results; default RUN/evaluation")
     add_label_arguments(options, "class to judge by data of that class, of a run trained with labels, or of images")
     options.add_argument("--sweep", type=bool, default=False, nargs="?", const=True, help="samplers × --nfe")
-    options.add_argument("--nfe", type=int, nargs="+", default=[5, 10, 20, 50], help="of --sweep: evaluations a sample")
-    options.add_argument("--only", type=str, nargs="+", default=[], help="of --sweep: samplers whose name holds one")
+    options.add_argument(
+        "--nfe", type=Evaluations, nargs="+", default=[5, 10, 20, 50], help="of --sweep: evaluations a sample"
+    )
+    options.add_argument("--only", type=Text, nargs="+", default=[], help="of --sweep: samplers whose name holds one")
     add_extractor_arguments(options)
     add_sampling_arguments(options)
     return options
@@ -102,6 +113,8 @@ def _check(config: Namespace) -> None:
             "--num must be at least 2, --keep at least 0, --steps, --batch_size, --devices and --nodes at least 1: got "
             f"--num {config.num}, --keep {config.keep}, {', '.join(f'--{n} {v}' for n, v in numbers.items())}."
         )
+    if config.out is not None and Path(config.out).is_file():
+        raise NotADirectoryError(f"--out {config.out} is a file: give the folder of the results.")
     if min(config.nfe) < 3:
         raise ValueError(f"--nfe must be at least 3: got {config.nfe}.")
     for option in ("against", "floor") if config.label is not None else ():
@@ -115,10 +128,9 @@ def _check(config: Namespace) -> None:
 def _reference(config: Namespace, shape: tuple[int, ...], fabric: Fabric) -> DataReference:
     """Measures the data, or reads their statistics; refuses what does not fit before anything is drawn."""
     extractor = chosen_extractor(config, shape, fabric)
-    data, floor = (
-        None if source is None else known_or_measured(config, source, shape, extractor, fabric)
-        for source in (config.against, config.floor)
-    )
+    given = [source for source in (config.against, config.floor) if source is not None]
+    found = [known_or_opened(source, shape, extractor, config.label) for source in given]  # all, before one is measured
+    data, floor = ([measured(data, config, extractor, fabric) for data in found] + [None])[:2]
     assert data is not None  # --against is required
     return DataReference(extractor, data, floor, keep=config.keep, device=fabric.device)
 
@@ -132,10 +144,10 @@ def _evaluate_images(config: Namespace, fabric: Fabric) -> int:
     count = config.num or len(images)
     if len(images) < count:
         raise ValueError(f"{name} holds {len(images)} images, and {count} are asked for.")
-    reference = _reference(config, images.image_shape, fabric)
     beside = Path(config.run) if isinstance(config.run, str) else Path("runs")
     folder = Path(config.out) if config.out else (beside.parent if beside.is_file() else beside) / "evaluation"
     with locked(folder, "results", fabric):
+        reference = _reference(config, images.image_shape, fabric)
         result, path = evaluate_images(images, name, count, config.batch_size, reference, folder, fabric)
     if fabric.is_global_zero:
         print(f"{summary(result)}\nWritten to {path}.")
@@ -158,9 +170,9 @@ def _evaluate_run(config: Namespace, checkpoint: Path, fabric: Fabric) -> int:
     wanted = _cells(config, model.process)
     for cell in wanted:
         cell.build(None)  # a grid that cannot be made is refused before anything is measured
-    reference = _reference(config, model.known_shape(), fabric)
     folder = Path(config.out) if config.out else checkpoint / "evaluation"
     with locked(folder, "results", fabric):
+        reference = _reference(config, model.known_shape(), fabric)
         results = []
         for found in evaluate(subject, wanted, reference, folder, fabric):
             results.append(found)
@@ -188,11 +200,8 @@ def _cells(config: Namespace, process: LinearProcess) -> list[Cell]:
     if not config.sweep:
         return [Cell.of(built(config, "sampler"), config.grid, process, config.steps)]
     known = [cell for nfe in config.nfe for cell in cells(process, nfe) if not cell.judged]
-    wanted = [cell for cell in known if not config.only or any(part in cell.label for part in config.only)]
-    if not wanted:
-        names = sorted({cell.label for cell in known})
-        raise ValueError(f"--only {' '.join(config.only)} fits no sampler. Samplers: {'; '.join(names)}.")
-    return wanted
+    require_known(config.only, [cell.label for cell in known])
+    return [cell for cell in known if not config.only or any(part in cell.label for part in config.only)]
 
 
 def _identity(config: Namespace, weights: list[Path]) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
+from psld.cli.arguments import CommandParser, command_parser
+from psld.cli.kinds import Text
 from psld.pretrained import import_official
 
 __all__ = ["run"]
@@ -18,13 +18,14 @@ EPILOG = """example: psld import psld-cifar10.ckpt --preset cifar10-sota-0.01 --
 then: psld sample runs/cifar10 --out runs/cifar10-samples"""
 
 
-def parser() -> ArgumentParser:
+def parser() -> CommandParser:
     """Options of `psld import`."""
-    options = ArgumentParser(prog="psld import", description=DESCRIPTION)
-    options.epilog = EPILOG
-    options.add_argument("checkpoint", type=str, help="the official .ckpt file")
-    options.add_argument("--preset", type=str, required=True, help="which experiment it is of; psld presets lists them")
-    options.add_argument("--out", type=str | None, default=None, help="folder to write; runs/PRESET when left out")
+    options = command_parser("import", DESCRIPTION, EPILOG)
+    options.add_argument("checkpoint", type=Text, help="the official .ckpt file")
+    options.add_argument(
+        "--preset", type=Text, required=True, help="which experiment it is of; psld presets lists them"
+    )
+    options.add_argument("--out", type=Text | None, default=None, help="folder to write; runs/PRESET when left out")
     return options
 
 

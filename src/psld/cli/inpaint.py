@@ -13,6 +13,7 @@ from torch import Tensor
 
 from psld.cli.arguments import add_picture_arguments, command_parser, completed
 from psld.cli.drawing import clamped, opened, read_pictures, settings_of
+from psld.cli.kinds import NotNegative, Text
 from psld.inverse.masks import NAMES, load_mask, named_mask
 from psld.inverse.operators import Mask
 from psld.inverse.posterior import PosteriorGuidance
@@ -45,7 +46,7 @@ def parser() -> ArgumentParser:
     options = command_parser("inpaint", DESCRIPTION, EPILOG)
     add_picture_arguments(options, degraded="nothing true is under the mask")
     options.add_argument(
-        "--mask", type=str, required=True, help=f"{', '.join(NAMES)}; or a PNG, white where pixels are known"
+        "--mask", type=Text, required=True, help=f"{', '.join(NAMES)}; or a PNG, white where pixels are known"
     )
     options.add_subclass_arguments(
         (PosteriorGuidance, Replacement),
@@ -56,7 +57,7 @@ def parser() -> ArgumentParser:
     )
     options.add_argument(
         "--noise",
-        type=float | None,
+        type=NotNegative | None,
         default=None,
         help=f"of posterior guidance: std of known pixels in [−1, 1] ({NOISE})",
     )

@@ -18,6 +18,7 @@ from psld.cli.arguments import (
     open_data,
 )
 from psld.cli.drawing import clamped
+from psld.cli.kinds import Count, Positive, Seed, Several, Text
 from psld.distributed import launch
 from psld.jobs import interpolate, rms
 from psld.jobs.results import ENLARGED
@@ -40,15 +41,15 @@ def parser() -> ArgumentParser:
     """Options of `psld interpolate`."""
     options = command_parser("interpolate", DESCRIPTION, EPILOG)
     add_run_argument(options)
-    options.add_argument("first", type=str, help="an image file; with --of, a position there, from 0")
-    options.add_argument("last", type=str, help="another")
+    options.add_argument("first", type=Text, help="an image file; with --of, a position there, from 0")
+    options.add_argument("last", type=Text, help="another")
     add_data_argument(options, "--of", "images that FIRST and LAST are positions in")
-    options.add_argument("--out", type=str, required=True, help="folder to write: new, or of the same command before")
-    options.add_argument("--frames", type=int, default=9, help="how many images, both ends included")
-    options.add_argument("--seed", type=int, default=0, help="of the momenta of the first image; + 1 of the last")
-    options.add_argument("--t_min", type=float, default=1e-3, help="time that images are taken for states of")
-    options.add_argument("--tolerance", type=float, default=1e-5, help="of the solver, absolute and relative")
-    options.add_argument("--batch_size", type=int, default=64, help="frames at a time")
+    options.add_argument("--out", type=Text, required=True, help="folder to write: new, or of the same command before")
+    options.add_argument("--frames", type=Several, default=9, help="how many images, both ends included")
+    options.add_argument("--seed", type=Seed, default=0, help="of the momenta of the first image; + 1 of the last")
+    options.add_argument("--t_min", type=Positive, default=1e-3, help="time that images are taken for states of")
+    options.add_argument("--tolerance", type=Positive, default=1e-5, help="of the solver, absolute and relative")
+    options.add_argument("--batch_size", type=Count, default=64, help="frames at a time")
     add_model_arguments(options)
     return options
 

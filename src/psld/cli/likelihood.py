@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from psld.cli.arguments import CommandParser, add_data_argument, add_run_argument, built, command_parser, open_data
+from psld.cli.kinds import Count, Number, Positive, Seed, Several, Text
 from psld.data import Digits, ImageData
 from psld.files import file_sha256, locked, write_json
 from psld.likelihood import Start
@@ -37,32 +38,36 @@ def parser() -> CommandParser:
     options = command_parser("likelihood", DESCRIPTION, EPILOG)
     add_run_argument(options)
     add_data_argument(options, "--data", "images to evaluate", required=True)
-    options.add_argument("--out", type=str, default=None, help="JSON file; likelihood.json in the run when not given")
-    options.add_argument("--num", type=int, default=100, help="how many images, the first of the data")
-    options.add_argument("--draws", type=int, default=1, help="draws per image; more than one give a tighter bound too")
-    options.add_argument("--probes", type=int, default=1, help="probes per image for the trace; 0 for the exact trace")
+    options.add_argument("--out", type=Text, default=None, help="JSON file; likelihood.json in the run when not given")
+    options.add_argument("--num", type=Count, default=100, help="how many images, the first of the data")
+    options.add_argument(
+        "--draws", type=Count, default=1, help="draws per image; more than one give a tighter bound too"
+    )
+    options.add_argument(
+        "--probes", type=Number, default=1, help="probes per image for the trace; 0 for the exact trace"
+    )
     options.add_argument(
         "--probe_law", type=Literal["rademacher", "gaussian"], default="rademacher", help="law of the probes"
     )
-    options.add_argument("--rtol", type=float, default=1e-4, help="tolerance of the ODE, absolute and relative")
-    options.add_argument("--t_min", type=float, default=1e-5, help="time at which the ODE starts")
+    options.add_argument("--rtol", type=Positive, default=1e-4, help="tolerance of the ODE, absolute and relative")
+    options.add_argument("--t_min", type=Positive, default=1e-5, help="time at which the ODE starts")
     options.add_argument(
         "--start", type=Start, default="perturbed", help="perturbed to t_min, or the data taken for a state there"
     )
     options.add_argument(
         "--dequantise", type=Literal["uniform", "variational", "none"], default="uniform", help="noise within a level"
     )
-    options.add_argument("--levels", type=int, default=None, help="values a pixel can have; 256, for Digits 17")
+    options.add_argument("--levels", type=Several, default=None, help="values a pixel can have; 256, for Digits 17")
     add_data_argument(options, "--fit_on", "images for the variational dequantiser")
-    options.add_argument("--fit_steps", type=int, default=500, help="training steps of the variational dequantiser")
-    options.add_argument("--seed", type=int, default=0, help="seed of the first image")
-    options.add_argument("--batch_size", type=int, default=64, help="images at a time")
+    options.add_argument("--fit_steps", type=Count, default=500, help="training steps of the variational dequantiser")
+    options.add_argument("--seed", type=Seed, default=0, help="seed of the first image")
+    options.add_argument("--batch_size", type=Count, default=64, help="images at a time")
     options.add_argument("--weights", type=Literal["ema", "online"], default="ema", help="averaged weights or the last")
     options.add_subclass_arguments(
         LinearProcess, "process", required=False, help="another process, for a run that predicts D(y; σ)"
     )
     options.add_argument("--trust", action="store_true", help="run whatever code the folder names, not only psld's")
-    options.add_argument("--device", type=str, default="cpu", help="cpu, cuda …")
+    options.add_argument("--device", type=Text, default="cpu", help="cpu, cuda …")
     return options
 
 

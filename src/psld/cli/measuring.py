@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from psld.cli.arguments import data_name, open_data
+from psld.cli.kinds import Several, Text
 from psld.data import ImageData
 from psld.data.one_class import OneClass
 from psld.evaluation.features import FeatureExtractor, feature_extractor
@@ -16,23 +17,23 @@ from psld.jobs.evaluating import statistics_of
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-__all__ = ["add_extractor_arguments", "chosen_extractor", "known_or_measured", "opened", "statistics_file"]
+__all__ = ["add_extractor_arguments", "chosen_extractor", "known_or_opened", "measured", "opened", "statistics_file"]
 
 
 def add_extractor_arguments(options: ArgumentParser) -> None:
     """Which network the features come from."""
     options.add_argument(
         "--extractor",
-        type=str,
+        type=Text,
         default="auto",
         help="digits, mnist, inception, or with --trust a file: TorchScript .pt, .onnx, .safetensors; auto goes by the "
         "image shape",
     )
-    options.add_argument("--extractor_weights", type=str, default=None, help="of inception: file, or address")
-    options.add_argument("--extractor_sha256", type=str, default=None, help="what the file must hash to")
+    options.add_argument("--extractor_weights", type=Text, default=None, help="of inception: file, or address")
+    options.add_argument("--extractor_sha256", type=Text, default=None, help="what the file must hash to")
     options.add_argument("--extractor_download", action="store_true", help="fetch the weights from their address")
-    options.add_argument("--extractor_class", type=str, default=None, help="of .safetensors: my_package.MyNetwork")
-    options.add_argument("--keep", type=int, default=10_000, help="features kept of each set, for all but moments")
+    options.add_argument("--extractor_class", type=Text, default=None, help="of .safetensors: my_package.MyNetwork")
+    options.add_argument("--keep", type=Several, default=10_000, help="features kept of each set, for all but moments")
 
 
 def chosen_extractor(config: Namespace, shape: tuple[int, ...], fabric: Fabric) -> FeatureExtractor:
@@ -56,14 +57,23 @@ def opened(source: str | Namespace, shape: tuple[int, ...] | None, label: int | 
     return chosen, f"{name}, {chosen.description}"
 
 
-def known_or_measured(
-    config: Namespace, source: str | Namespace, shape: tuple[int, ...], extractor: FeatureExtractor, fabric: Fabric
-) -> ImageStatistics:
-    """Statistics from their file, or of images, which must be of that shape."""
+def known_or_opened(
+    source: str | Namespace, shape: tuple[int, ...], extractor: FeatureExtractor, label: int | None
+) -> ImageStatistics | tuple[ImageData, str]:
+    """Statistics from their file, or images to measure, which must be of that shape, and what they are called."""
     file = statistics_file(source)
-    if file is not None:
-        known = ImageStatistics.load(file)
-        known.require_comparable(Measurement(extractor.identity, extractor.convention, shape))
-        return known
-    images, name = opened(source, shape, config.label)
+    if file is None:
+        return opened(source, shape, label)
+    known = ImageStatistics.load(file)
+    known.require_comparable(Measurement(extractor.identity, extractor.convention, shape))
+    return known
+
+
+def measured(
+    data: ImageStatistics | tuple[ImageData, str], config: Namespace, extractor: FeatureExtractor, fabric: Fabric
+) -> ImageStatistics:
+    """The statistics of what `known_or_opened` returns."""
+    if isinstance(data, ImageStatistics):
+        return data
+    images, name = data
     return statistics_of(images, len(images), extractor, config.keep, config.batch_size, fabric, name)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from jsonargparse import ArgumentParser
 
+from psld.cli.arguments import CommandParser, command_parser
+from psld.cli.kinds import Text
 from psld.pretrained.presets import PRESETS, Preset, preset
 
 __all__ = ["run"]
@@ -17,11 +18,10 @@ EPILOG = """example: psld presets;
 to change one: psld presets cifar10-sota-0.01 > mine.yaml, and psld train --config mine.yaml --run runs/mine"""
 
 
-def parser() -> ArgumentParser:
+def parser() -> CommandParser:
     """Options of `psld presets`."""
-    options = ArgumentParser(prog="psld presets", description=DESCRIPTION)
-    options.epilog = EPILOG
-    options.add_argument("name", type=str | None, nargs="?", default=None, help="print this one as YAML")
+    options = command_parser("presets", DESCRIPTION, EPILOG)
+    options.add_argument("name", type=Text | None, nargs="?", default=None, help="print this one as YAML")
     return options
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
-from psld.cli.arguments import built
+from psld.cli.arguments import CommandParser, built
+from psld.cli.kinds import Text
 from psld.files import UnreadableFileError, read_yaml
 from psld.processes import LinearProcess
 from psld.recipe import LinearRecipe, RecipeError
@@ -32,7 +31,7 @@ an SDE of your own: psld recipe --matrices my_sde.yaml --json"""
 RECIPE_KEYS, SDE_KEYS = {"diffusion", "curl", "covariance"}, {"drift", "noise"}
 
 
-def parser() -> ArgumentParser:
+def parser() -> CommandParser:
     """Options of `psld recipe`."""
     from argparse import RawDescriptionHelpFormatter
 
@@ -41,13 +40,13 @@ def parser() -> ArgumentParser:
     class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         """Keeps the layout of the description's YAML."""
 
-    options = ArgumentParser(prog="psld recipe", description=DESCRIPTION, formatter_class=Formatter)
+    options = CommandParser(prog="psld recipe", description=DESCRIPTION, formatter_class=Formatter, allow_abbrev=False)
     options.epilog = EPILOG
     options.add_subclass_arguments(
         LinearProcess, "process", required=False, help="PSLD, CLD, VPSDE, HigherOrderLangevin, VESDE, SubVPSDE"
     )
-    options.add_argument("--config", type=str | None, default=None, help="YAML file of psld train: its process")
-    options.add_argument("--matrices", type=str | None, default=None, help="YAML file of matrices")
+    options.add_argument("--config", type=Text | None, default=None, help="YAML file of psld train: its process")
+    options.add_argument("--matrices", type=Text | None, default=None, help="YAML file of matrices")
     options.add_argument("--json", action="store_true", help="print the report as JSON")
     return options
 
@@ -115,3 +114,12 @@ def read_matrices(path: Path) -> LinearRecipe:
         f"{path} must hold diffusion, curl and covariance, or drift and noise (and covariance): "
         f"got {', '.join(sorted(keys))[:200] or 'no keys'}."
     )
+
+
+def _matrix(rows: Any, where: str) -> Tensor:
+    try:
+        return torch.tensor(rows, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RecipeError(
+            f"{where} must be a matrix, rows of numbers as [[0, 1], [2, 3]]: got {rows!r:.80}."
+        ) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from psld.cli.arguments import CommandParser, add_diverged_argument, built, command_parser
+from psld.cli.kinds import Count, Evaluations, Seed, Several, Text
 from psld.files import locked
 from psld.model import Clamped
 from psld.pretrained.published import with_place_for_results
@@ -34,8 +35,8 @@ without measuring, elsewhere: psld report runs/demo --quick --out report.html --
 def parser() -> CommandParser:
     """Options of `psld report`."""
     options = command_parser("report", DESCRIPTION, EPILOG)
-    options.add_argument("run", type=str, help="run, checkpoint or weights folder, or a published name")
-    options.add_argument("--out", type=str | None, default=None, help="file to write; RUN/report.html if not given")
+    options.add_argument("run", type=Text, help="run, checkpoint or weights folder, or a published name")
+    options.add_argument("--out", type=Text | None, default=None, help="file to write; RUN/report.html if not given")
     options.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
     options.add_argument("--quick", action="store_true", help="do not measure speed against quality")
     options.add_subclass_arguments(
@@ -44,23 +45,23 @@ def parser() -> CommandParser:
         help=f"of the samples and the film: {', '.join(entry.name for entry in CATALOGUE)}, or one of your own",
         default={"class_path": "Exponential"},
     )
-    options.add_argument("--grid", type=str, default="log-snr", help=f"{', '.join(NAMES)}, or a .json file")
-    options.add_argument("--steps", type=int, default=20, help="network evaluations a sample")
-    options.add_argument("--num", type=int, default=64, help="samples in the grid")
-    options.add_argument("--seed", type=int, default=0, help="seed of the first sample")
-    options.add_argument("--sweep", type=str | None, default=None, help="rows of a sweep, a .json file")
+    options.add_argument("--grid", type=Text, default="log-snr", help=f"{', '.join(NAMES)}, or a .json file")
+    options.add_argument("--steps", type=Evaluations, default=20, help="network evaluations a sample")
+    options.add_argument("--num", type=Count, default=64, help="samples in the grid")
+    options.add_argument("--seed", type=Seed, default=0, help="seed of the first sample")
+    options.add_argument("--sweep", type=Text | None, default=None, help="rows of a sweep, a .json file")
     options.add_argument(
-        "--budgets", type=list[int], default=[5, 10, 20], help="network evaluations of the speed-quality plot"
+        "--budgets", type=list[Evaluations], default=[5, 10, 20], help="network evaluations of the speed-quality plot"
     )
-    options.add_argument("--quality_num", type=int, default=200, help="samples a point of it, where it is measured")
-    options.add_argument("--searched", type=int, default=10_000, help="training images searched for nearest ones")
+    options.add_argument("--quality_num", type=Several, default=200, help="samples a point of it, where it is measured")
+    options.add_argument("--searched", type=Count, default=10_000, help="training images searched for nearest ones")
     options.add_argument("--weights", type=Literal["ema", "online"], default="ema", help="averaged weights or the last")
     options.add_argument(
         "--clamp", type=bool, default=True, help="hold x̂₀ within [−1, 1]; false for the paper's convention"
     )
     add_diverged_argument(options)
     options.add_argument("--trust", action="store_true", help="run whatever code the folder names, not only psld's")
-    options.add_argument("--device", type=str, default="cpu", help="where samples are drawn: cpu, cuda, cuda:1 …")
+    options.add_argument("--device", type=Text, default="cpu", help="where samples are drawn: cpu, cuda, cuda:1 …")
     return options
 
 

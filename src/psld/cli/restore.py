@@ -10,6 +10,7 @@ from torch import Tensor
 
 from psld.cli.arguments import add_picture_arguments, built, command_parser, completed
 from psld.cli.drawing import clamped, opened, read_pictures, settings_of
+from psld.cli.kinds import NotNegative
 from psld.inverse.operators import LinearOperator
 from psld.inverse.posterior import PosteriorGuidance
 from psld.jobs import Drawing, Drawn, conditional, degraded, draw_given, rms, write_grid
@@ -42,7 +43,7 @@ def parser() -> ArgumentParser:
         required=True,
         help="what was done to images: SuperResolution, GaussianBlur, Grayscale, or your own",
     )
-    options.add_argument("--noise", type=float, default=0.05, help="std of the measurement, of values in [−1, 1]")
+    options.add_argument("--noise", type=NotNegative, default=0.05, help="std of the measurement, of values in [−1, 1]")
     options.add_subclass_arguments(
         PosteriorGuidance,
         "method",

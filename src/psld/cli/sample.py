@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from psld.cli.arguments import add_label_arguments, add_sampling_arguments, command_parser
 from psld.cli.drawing import clamped, classifier_for, guided, opened, settings_of
+from psld.cli.kinds import Count, Text
 from psld.jobs import Drawing, Drawn, draw_samples
 from psld.plots import save_grid
 from psld.pretrained.published import published_checkpoints
@@ -32,14 +33,14 @@ on four GPUs: psld sample runs/cifar --num 50000 --format npz --accelerator cuda
 def parser() -> ArgumentParser:
     """Options of `psld sample`."""
     options = command_parser("sample", DESCRIPTION, EPILOG)
-    options.add_argument("run", type=str, nargs="?", help="run, checkpoint or weights folder, or a published name")
-    options.add_argument("--checkpoint", type=str | None, default=None, help="the same, as an option: psld-digits …")
-    options.add_argument("--out", type=str, required=True, help="folder to write: new, or of the same command before")
-    options.add_argument("--num", type=int, default=64, help="how many images")
+    options.add_argument("run", type=Text, nargs="?", help="run, checkpoint or weights folder, or a published name")
+    options.add_argument("--checkpoint", type=Text | None, default=None, help="the same, as an option: psld-digits …")
+    options.add_argument("--out", type=Text, required=True, help="folder to write: new, or of the same command before")
+    options.add_argument("--num", type=Count, default=64, help="how many images")
     options.add_argument("--format", type=Literal["png", "npz"], default="png", help="a file an image, or one array")
     add_label_arguments(options, "class to draw, of a run trained with labels or by --classifier")
     options.add_argument(
-        "--classifier", type=str | None, default=None, help="run of psld train-classifier, to guide any run"
+        "--classifier", type=Text | None, default=None, help="run of psld train-classifier, to guide any run"
     )
     add_sampling_arguments(options)
     return options

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from psld.cli.arguments import CommandParser, add_data_argument, command_parser, data_name, open_data
+from psld.cli.kinds import Accelerator, Count, Devices, Text
 from psld.cli.measuring import add_extractor_arguments, chosen_extractor
 from psld.distributed import launch
 from psld.files import locked
@@ -24,13 +25,13 @@ def parser() -> CommandParser:
     """Options of `psld stats`."""
     options = command_parser("stats", DESCRIPTION, EPILOG)
     add_data_argument(options, "data", "images to measure")
-    options.add_argument("--out", type=str, required=True, help=".npz file to write")
+    options.add_argument("--out", type=Text, required=True, help=".npz file to write")
     add_extractor_arguments(options)
     options.add_argument("--trust", action="store_true", help="run the code of a network given as --extractor")
-    options.add_argument("--batch_size", type=int, default=256, help="images at a time, on each device")
-    options.add_argument("--accelerator", type=str, default="cpu", help="cpu, cuda, mps or auto")
-    options.add_argument("--devices", type=int, default=1, help="devices (processes) on each node")
-    options.add_argument("--nodes", type=int, default=1, help="machines, each started with the same command")
+    options.add_argument("--batch_size", type=Count, default=256, help="images at a time, on each device")
+    options.add_argument("--accelerator", type=Accelerator, default="cpu", help="cpu, cuda, mps or auto")
+    options.add_argument("--devices", type=Devices, default=1, help="devices (processes) on each node")
+    options.add_argument("--nodes", type=Devices, default=1, help="machines, each started with the same command")
     return options
 
 

@@ -10,6 +10,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from psld.cli.configuration import run_parser
+from psld.cli.kinds import Count, Text
 from psld.model import ScoreModel
 from psld.networks import NoiseClassifier, filled_channels
 from psld.pretrained.presets import preset
@@ -39,9 +40,9 @@ def parser() -> ArgumentParser:
 
 def add_run_arguments(options: ArgumentParser) -> None:
     """What every training command has beside its configuration."""
-    options.add_argument("--preset", type=str | None, default=None, help="instead of --config: one of psld presets")
-    options.add_argument("--limit", type=int | None, default=None, help="smoke run: so many steps of two images each")
-    options.add_argument("--run", type=str, required=True, help="folder of the run")
+    options.add_argument("--preset", type=Text | None, default=None, help="instead of --config: one of psld presets")
+    options.add_argument("--limit", type=Count | None, default=None, help="smoke run: so many steps of two images each")
+    options.add_argument("--run", type=Text, required=True, help="folder of the run")
     options.add_argument("--resume", action="store_true", help="go on from the run's latest checkpoint")
     options.add_argument("--overwrite", action="store_true", help="replace a run that is there")
 

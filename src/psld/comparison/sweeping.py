@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from psld.data import Digits
 from psld.exact import Empirical, GaussianMixture
 from psld.model import Model
 
-__all__ = ["exact_reference", "known_law", "sweep"]
+__all__ = ["exact_reference", "known_law", "require_known", "sweep"]
 
 COMPONENT_STD = 0.05
 
@@ -50,6 +51,18 @@ def exact_reference(
     return ExactReference.of(model, images, pairs, range(exact), 1e-4 if law is None else 1e-7, folder)
 
 
+def require_known(only: Sequence[str], labels: Iterable[str]) -> None:
+    """Raises ValueError if one of the parts that samplers are chosen by is in none of their labels, which it names."""
+    labels = sorted(set(labels))
+    unknown = [part for part in only if not any(part in label for label in labels)]
+    if unknown:
+        names = sorted({re.split(r"\W", label)[0] for label in labels})
+        raise ValueError(
+            f"no sampler has {' or '.join(unknown)} in its name: names are as {labels[0]!r}, and begin with "
+            f"{', '.join(names)}."
+        )
+
+
 def sweep(
     models: Iterable[Model],
     reference: Callable[[Model], ExactReference],
@@ -74,16 +87,17 @@ def sweep(
         All results, earlier ones first. Those without a key, of older versions, are measured anew.
 
     Raises:
-        ValueError: no cell has one of the parts in its label.
+        ValueError: one of the parts is in the label of no cell.
     """
     from tqdm import tqdm
 
+    models = list(models)
+    every = [[cell for budget in budgets for cell in cells(model.process, budget)] for model in models]
+    require_known(only, [cell.label for of_model in every for cell in of_model])
     rows = [row for row in read_results(folder / "rows.json") if row.key]
-    done, fitting = {row.key for row in rows}, 0
-    for model in models:
-        every = [cell for budget in budgets for cell in cells(model.process, budget)]
-        chosen = [cell for cell in every if not only or any(part in cell.label for part in only)]
-        fitting += len(chosen)
+    done = {row.key for row in rows}
+    for model, of_model in zip(models, every, strict=True):
+        chosen = [cell for cell in of_model if not only or any(part in cell.label for part in only)]
         wanted = [cell for cell in chosen if cell.key(model.process) not in done]
         held = reference(model) if wanted else None
         with tqdm(wanted, desc=repr(model.process), unit="cell", disable=None) as bar:
@@ -93,6 +107,4 @@ def sweep(
                 rows.append(measure(cell, model, held, range(samples), device=device))
                 for kind in ("json", "csv"):
                     write_results(rows, folder / f"rows.{kind}")
-    if not fitting:
-        raise ValueError(f"no sampler has {' or '.join(only)} in its name.")
     return rows

@@ -126,8 +126,9 @@ def preset(name: str) -> Preset:
         ValueError: there is none; the message names the nearest.
     """
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=5, cutoff=0.3) or list(PRESETS)
-        raise ValueError(f"no preset {name!r}. Near it: {', '.join(near)}. All of them: psld presets")
+        near = difflib.get_close_matches(name, PRESETS, n=5, cutoff=0.5)
+        advice = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"there is no preset {name!r}: psld presets lists the {len(PRESETS)} there are.{advice}")
     return PRESETS[name]
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 __all__ = ["published_checkpoint", "published_checkpoints", "with_place_for_results"]
@@ -21,8 +22,20 @@ def published_checkpoint(path: str | Path) -> Path:
     """The folder of the published checkpoint of this name; the path itself where it exists or is no such name.
 
     A folder of the user's own with that name comes first.
+
+    Raises:
+        FileNotFoundError: no path that exists, and nearly the name of a published checkpoint.
     """
-    return FOLDER / path if not Path(path).exists() and str(path) in published_checkpoints() else Path(path)
+    if Path(path).exists():
+        return Path(path)
+    known = published_checkpoints()
+    if str(path) in known:
+        return FOLDER / path
+    if near := difflib.get_close_matches(str(path), known, n=2):
+        raise FileNotFoundError(
+            f"there is no folder {path}, and no published checkpoint of that name: did you mean {' or '.join(near)}?"
+        )
+    return Path(path)
 
 
 def with_place_for_results(path: str | Path, out: str | None) -> Path:

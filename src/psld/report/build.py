@@ -69,6 +69,7 @@ class ReportSettings:
 
     Raises:
         ValueError: a number below its smallest.
+        FileNotFoundError: there is no file `sweep`.
     """
 
     sampler: Sampler
@@ -89,6 +90,8 @@ class ReportSettings:
         for name, (given, allowed) in least.items():
             if given < allowed:
                 raise ValueError(f"{name} must be at least {allowed}: got {given}.")
+        if self.sweep is not None and not self.sweep.is_file():
+            raise FileNotFoundError(f"there is no file {self.sweep}: give the .json file with the rows of a sweep.")
 
 
 def run_folder(checkpoint: Path) -> Path:

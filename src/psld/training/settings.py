@@ -23,7 +23,7 @@ Times = Literal["uniform", "stratified"]
 
 PUBLISHED_DECAY = 0.9999
 
-MOST_DEVICES, MOST_NODES, MOST_WORKERS = 2**10, 2**16, 2**10
+MOST_IMAGES, MOST_DEVICES, MOST_NODES, MOST_WORKERS = 10_000_000, 2**10, 2**16, 2**10
 """Of one machine, of one run, and of one device: far more than there are."""
 
 
@@ -94,9 +94,10 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         checked_fields(self)
-        for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints"):
+        for name in ("steps", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints"):
             whole(name, getattr(self, name))
-        for name, most in {"devices": MOST_DEVICES, "nodes": MOST_NODES}.items():
+        bounds = {"batch_size": MOST_IMAGES, "devices": MOST_DEVICES, "nodes": MOST_NODES}
+        for name, most in bounds.items():
             whole(name, getattr(self, name), most=most)
         whole("warmup_steps", self.warmup_steps, least=0)
         whole("num_workers", self.num_workers, least=0, most=MOST_WORKERS)

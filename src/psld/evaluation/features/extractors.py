@@ -176,6 +176,8 @@ class ExternalFeatures(FeatureExtractor):
     ):
         super().__init__()
         suffix = Path(str(weights)).suffix.lower()
+        if suffix not in SUFFIXES:
+            raise ValueError(WRONG_KIND.format(weights))
         if not trust:
             _refuse(weights, suffix, network_class)
         file, found = weights_file(weights, sha256, download)
@@ -183,10 +185,8 @@ class ExternalFeatures(FeatureExtractor):
             self.network = _ONNX(file)
         elif suffix == ".safetensors":
             self.network = _of_class(network_class, file)
-        elif suffix in (".pt", ".ts", ".jit", ".torchscript"):
-            self.network = _of_torchscript(file)
         else:
-            raise ValueError(WRONG_KIND.format(weights))
+            self.network = _of_torchscript(file)
         self.identity = f"{Path(str(weights)).name}, sha256 {found}"
         self.convention = f"{ROUNDED}, then [−1, 1] at their own size"
 
@@ -195,6 +195,7 @@ class ExternalFeatures(FeatureExtractor):
         return (result[0], result[1]) if isinstance(result, tuple | list) else (result, None)
 
 
+SUFFIXES = (".pt", ".ts", ".jit", ".torchscript", ".onnx", ".safetensors")
 WRONG_KIND = (
     "{}: a feature extractor is TorchScript (.pt, .ts, .jit), .onnx or .safetensors, or one of digits, mnist, "
     "inception."
@@ -207,10 +208,8 @@ def _refuse(weights: str | Path, suffix: str, network_class: str | None) -> None
         if not network_class:
             return
         program = f"the class {network_class}, imported by that name,"
-    elif suffix in (".pt", ".ts", ".jit", ".torchscript", ".onnx"):
-        program = f"the {'ONNX' if suffix == '.onnx' else 'TorchScript'} program {weights}"
     else:
-        return
+        program = f"the {'ONNX' if suffix == '.onnx' else 'TorchScript'} program {weights}"
     raise UntrustedNetworkError(
         f"{program} runs code of whoever made it, so it is not run unless you say that you trust it (trust=True, "
         "--trust)."
@@ -291,6 +290,13 @@ def feature_extractor(
         known: dict[tuple[int, ...], str] = {(1, 8, 8): "digits", (1, 28, 28): "mnist", (1, 32, 32): "mnist"}
         name = known.get(tuple(shape), "inception")
     if name in ("digits", "mnist"):
+        given = {"weights": weights, "sha256": sha256, "network_class": network_class, "download": download or None}
+        needless = [f"{argument} ({value})" for argument, value in given.items() if value is not None]
+        if needless:
+            raise ValueError(
+                f"these images are judged by the {name} classifier, which comes with its weights: leave out "
+                f"{', '.join(needless)}, or name another extractor, such as inception."
+            )
         extractor = BundledClassifier(name)
     elif name == "inception":
         if weights is None:
