@@ -110,7 +110,7 @@ def place(tmp_path_factory) -> Iterator[Place]:
         yield Place(commands, folder)
 
 
-TIMES = rb'"seconds": [-+.e\d]+|\d+ s\b'
+TIMES = rb'"seconds": [-+.e\d]+|\d+ s\b|\d{4}-\d\d-\d\d \d\d:\d\d'
 
 
 def content(folder: Path) -> dict[str, object]:
