@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -47,21 +46,22 @@ def load_mask(path: str | Path, shape: tuple[int, ...]) -> Bool[Tensor, "C H W"]
     """A PNG (or another picture) as a mask: white where pixels are known, black where they are to be filled in.
 
     Args:
-        path: of the picture; converted to grey, and known from 128 of 255 on.
+        path: of the picture, read as every picture is; transparency is white, colours become grey, and pixels are known
+            from 128 of 255 on.
         shape: (C, H, W) of the images.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: no picture, another size than the images, or all white or all black.
     """
-    from PIL import Image, UnidentifiedImageError
+    from psld.data.decoding import Framing, decode, read_header
 
-    try:
-        with Image.open(path) as picture:
-            levels = np.asarray(picture.convert("L"))
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not a picture that can be read: a mask is a PNG, white where known.") from error
-    if levels.shape != tuple(shape[-2:]):
-        given, needed = ("×".join(map(str, size)) for size in (levels.shape, shape[-2:]))
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}: a mask is a PNG, white where pixels are known.")
+    header = read_header(path, str(path))
+    if (header.height, header.width) != tuple(shape[-2:]):
+        given, needed = f"{header.height}×{header.width}", "×".join(map(str, shape[-2:]))
         raise ValueError(f"the mask {path} is {given} pixels and the images are {needed}: they must agree.")
-    return require_mask(torch.from_numpy(levels >= 128).expand(shape).clone())
+    levels = decode(path, str(path), 1, Framing((header.height, header.width)))[0]
+    return require_mask((levels >= 128).expand(shape).clone())
