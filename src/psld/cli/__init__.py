@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
+from typing import Any
 
 __all__ = ["main"]
 
@@ -63,7 +65,22 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     command = importlib.import_module(f"psld.cli.{MODULES.get(name, name)}")
     try:
-        return command.run(rest)
+        with warnings.catch_warnings():
+            _say_what_is_done_to_images()
+            return command.run(rest)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"psld {name}: {error}", file=sys.stderr)
         return 1
+
+
+def _say_what_is_done_to_images() -> None:
+    """Prints an ImageWarning as one line, without the place in the code; until `warnings.catch_warnings` ends."""
+    show = warnings.showwarning
+
+    def say(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if category.__name__ == "ImageWarning":  # of psld.data, which is heavy
+            print(f"psld: {message}", file=sys.stderr)
+        else:
+            show(message, category, *place)
+
+    warnings.showwarning = say

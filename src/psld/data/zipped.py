@@ -6,7 +6,7 @@ import os
 import zipfile
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 __all__ = ["Archive", "ZippedImage"]
 
@@ -40,7 +40,7 @@ class Archive:
         """Name of every file in it → its size in bytes, unpacked."""
         return {info.filename: info.file_size for info in self._zip().infolist() if not info.is_dir()}
 
-    def open(self, member: str) -> IO[bytes]:
+    def open(self, member: str) -> zipfile.ZipExtFile:
         """A member as a stream.
 
         Raises:
@@ -82,7 +82,7 @@ class ZippedImage:
         """Bytes, unpacked."""
         return self.archive.members[self.member]
 
-    def open(self) -> IO[bytes]:
+    def open(self) -> zipfile.ZipExtFile:
         """As a stream; raises as `Archive.open`."""
         return self.archive.open(self.member)
 
