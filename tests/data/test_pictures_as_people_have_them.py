@@ -20,7 +20,10 @@ from psld.data import ArrayFile, Framing, ImageData, ImageFolder, ImageWarning, 
 from psld.data.decoding import decode, read_header
 from psld.data.folders import image_files, natural_order
 from psld.data.opening import MixedImagesError, open_images
+from psld.evaluation.features.extractors import FeatureExtractor
+from psld.evaluation.features.flattened import Flattened, flattened
 from psld.inverse.masks import load_mask
+from psld.plots.pictures import load_images, save_beside, save_grid, save_images
 from psld.specs import build as built
 from small_data import encoded, random_bytes, save, scaled
 
@@ -542,11 +545,11 @@ def test_the_key_is_found_where_one_array_can_be_meant(file):
 @pytest.mark.parametrize("key", ["labels", "label", "y"])
 def test_labels_in_a_column_and_as_names(file, key):
     pixels = random_bytes(4, 4, 4, 3)
-    np.savez(file, images=pixels, **{key: np.array([[2], [0], [1], [0]])})
+    np.savez(file, **{"images": pixels, key: np.array([[2], [0], [1], [0]])})  # pyright: ignore[reportArgumentType]
     labels = open_images(file, labelled=True).labels
     assert labels is not None and labels.tolist() == [2, 0, 1, 0]
     for names in (np.array(["9", "10", "9", "1"]), np.array([[b"9"], [b"10"], [b"9"], [b"1"]])):
-        np.savez(file, images=pixels, **{key: names})
+        np.savez(file, **{"images": pixels, key: names})  # pyright: ignore[reportArgumentType]
         data = ArrayFile(file, label_key=key)
         assert data.classes == ("1", "9", "10") and data.labels is not None and data.labels.tolist() == [1, 2, 1, 0]
         config = data.spec.config()
@@ -604,3 +607,49 @@ def test_commands_say_what_they_do_in_one_line(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "psld: 4 of 4 images: transparency is flattened onto background='white' (channels=4 keeps it)" in said
     assert "Warning" not in said and ".py" not in said
+
+
+# -- transparency all the way ------------------------------------------------------------------------------------------
+
+
+def test_transparency_goes_out_as_it_came_in(tmp_path):
+    """Pixels of four channels as samples: to PNG files and back, in a grid on an opaque ground, and as features."""
+    pixels = random_bytes(4, 4, 4, 4)
+    images = torch.from_numpy(scaled(pixels.transpose(0, 3, 1, 2)))
+    files = save_images(images, tmp_path / "images")
+    assert Image.open(files[0]).mode == "RGBA"
+    np.testing.assert_array_equal(levels(open_images(tmp_path / "images"), 3), pixels[3])
+    assert torch.equal(load_images(files), images)
+    save_grid(images, tmp_path / "grid.png", columns=2, scale=1, gap=1)
+    grid = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert grid.shape == (11, 11, 4) and grid[0, 0].tolist() == [72, 72, 72, 255]
+    np.testing.assert_array_equal(grid[1:5, 6:10], pixels[1])
+    save_beside(images, images, tmp_path / "beside.png")
+    assert (tmp_path / "beside.png").is_file()
+    wanted = np.stack([over(image, WHITE) for image in pixels])
+    seen = ((flattened(images) + 1) * 127.5).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(seen, wanted, atol=1e-3)
+
+
+class Mean(FeatureExtractor):
+    """The mean of each channel, of 0 … 255."""
+
+    identity, convention = "mean", "as they are"
+
+    def require_shape(self, shape: tuple[int, ...]) -> None:
+        assert shape[0] == 3
+
+    def of_bytes(self, pixels: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return pixels.float().mean((2, 3)), None
+
+
+def test_features_of_transparent_images_are_those_of_what_is_seen_on_white():
+    pixels = random_bytes(4, 4, 4, 4)
+    images = torch.from_numpy(scaled(pixels.transpose(0, 3, 1, 2)))
+    extractor = Flattened(Mean())
+    features, _ = extractor(images)
+    wanted = np.stack([np.rint(over(image, WHITE)).mean((0, 1)) for image in pixels])
+    np.testing.assert_allclose(features.numpy(), wanted, atol=0.1)
+    assert "transparency flattened onto white" in extractor.convention
+    with pytest.raises(ValueError, match="four channels are needed"):
+        extractor.require_shape((3, 4, 4))

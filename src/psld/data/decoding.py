@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -297,7 +297,7 @@ def _opened(source: Source, name: str, whole: bool) -> Iterator[Image.Image]:
     try:
         with _stream(source, whole) as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half of what is refused
-            with Image.open(stream, formats=FORMATS) as image:
+            with Image.open(cast("Any", stream), formats=FORMATS) as image:
                 yield image
     except _RefusedError as error:
         raise ValueError(f"{name} {error}") from error
@@ -309,7 +309,7 @@ def _opened(source: Source, name: str, whole: bool) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def _stream(source: Source, whole: bool) -> Iterator[Path | IO[bytes]]:
+def _stream(source: Source, whole: bool) -> Iterator[Path | io.BufferedIOBase]:
     if isinstance(source, Path):
         yield source
     elif isinstance(source, bytes):

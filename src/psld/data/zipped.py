@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 __all__ = ["Archive", "ZippedImage"]
 
@@ -40,7 +41,7 @@ class Archive:
         """Name of every file in it → its size in bytes, unpacked."""
         return {info.filename: info.file_size for info in self._zip().infolist() if not info.is_dir()}
 
-    def open(self, member: str) -> zipfile.ZipExtFile:
+    def open(self, member: str) -> io.BufferedIOBase:
         """A member as a stream.
 
         Raises:
@@ -49,7 +50,7 @@ class Archive:
         """
         if self.members[member] > LARGEST:
             raise OSError(f"it unpacks to {self.members[member] / 1e9:.1f} GB")
-        return self._zip().open(member)
+        return cast("io.BufferedIOBase", self._zip().open(member))
 
     def _zip(self) -> zipfile.ZipFile:
         """A handle of this process: one that a fork has inherited shares its position in the file with the parent."""
@@ -82,7 +83,7 @@ class ZippedImage:
         """Bytes, unpacked."""
         return self.archive.members[self.member]
 
-    def open(self) -> zipfile.ZipExtFile:
+    def open(self) -> io.BufferedIOBase:
         """As a stream; raises as `Archive.open`."""
         return self.archive.open(self.member)
 
