@@ -38,11 +38,11 @@ def test_refusals(file):
         ArrayFile(file)
     with pytest.raises(ValueError, match="label_key='c' is not among them"):
         ArrayFile(file, "a", "c")
-    with pytest.raises(ValueError, match=r"labels must be whole numbers ≥ 0 of shape \(5,\): got uint8 of shape"):
+    with pytest.raises(ValueError, match=r"names or whole numbers ≥ 0 of shape \(5,\) or \(5, 1\): got uint8 of shape"):
         ArrayFile(file, "a", "b")
     np.savez(file, PIXELS.transpose(0, 3, 1, 2))
     with pytest.raises(ValueError, match=r"\(5, 6, 3, 4\) .*read as NHWC.*The other layout is NCHW"):
-        ArrayFile(file)
+        ArrayFile(file, layout="NHWC")
     np.savez(file, PIXELS / 255)
     with pytest.raises(ValueError, match="float64, not uint8"):
         ArrayFile(file)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -90,7 +92,7 @@ def afhq(tmp_path):
 def test_afhq(afhq):
     root, pixels = afhq
     train, test = AFHQ(root, 16), AFHQ(root, 16, "test")
-    assert [file.stem for file in train.files] == ["0", "3", "1", "4", "2", "5"]
+    assert [Path(str(file)).stem for file in train.files] == ["0", "3", "1", "4", "2", "5"]
     assert train.labels.tolist() == [0, 0, 1, 1, 2, 2] and train.classes == ("cat", "dog", "wild")
     np.testing.assert_array_equal(test.batch(range(3)).numpy(), scaled(pixels[6:].transpose(0, 3, 1, 2)))
     both = AFHQ(root, 8, "all", resample="box")

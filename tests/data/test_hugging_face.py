@@ -67,7 +67,7 @@ def test_refusals(table, tmp_path, monkeypatch):
         HuggingFace(tmp_path / "one", 4, image_column="img")
     with pytest.raises(ValueError, match="column 'label' of .* not encoded images"):
         HuggingFace(tmp_path / "one", 4, image_column="label")
-    with pytest.raises(ValueError, match="column 'image' of .* must hold whole numbers"):
+    with pytest.raises(ValueError, match="column 'image' of .* must hold names or whole numbers"):
         HuggingFace(tmp_path / "one", 4, label_column="image")
     with pytest.raises(FileNotFoundError, match=r"no folder or file \./nowhere"):
         HuggingFace("./nowhere", 4)

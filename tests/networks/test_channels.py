@@ -126,8 +126,9 @@ def test_images_that_are_not_square():
     shape = (1, 8, 12)
     network = DiT.for_data(PSLD(0.01), shape, "eps", **TINY[DiT])
     assert network(torch.randn(2, 2, *shape), torch.ones(2)).shape == (2, 2, *shape)
-    with pytest.raises(ValueError, match="UNet is for square images: the data have 8×12 pixels"):
-        UNet.for_data(PSLD(0.01), shape, "eps")
+    network = UNet.for_data(PSLD(0.01), shape, "eps", width=8, multipliers=(1, 2), blocks=1)
+    assert network.image_size == [8, 12]
+    assert network(torch.randn(2, 2, *shape), torch.ones(2)).shape == (2, 2, *shape)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +159,7 @@ def test_a_network_of_defaults_is_built_and_runs():
     """Attention is at the coarsest level, which there is for any image size."""
     for network in (UNet(), UNet(3, 3, 8), NCSNpp(3, 3, 8, width=8)):
         size = network.image_size
+        assert isinstance(size, int)
         assert not network.eval()(torch.randn(1, 3, size, size), torch.ones(1)).any()
         *finer, coarsest = [len(level.attention) for level in network.downs]  # pyright: ignore[reportArgumentType]
         assert not any(finer) and coarsest == len(network.downs[-1].blocks)  # pyright: ignore[reportArgumentType]

@@ -65,7 +65,7 @@ def test_beside_shows_both_grids_unresampled(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (torch.zeros(2, 2, 4, 4), r"\(n, 1, H, W\) or \(n, 3, H, W\).*\(2, 2, 4, 4\)"),
+        (torch.zeros(2, 2, 4, 4), r"1, 3 or 4 channels.*\(2, 2, 4, 4\)"),
         (torch.zeros(0, 1, 4, 4), "n ≥ 1"),
         (torch.full((1, 1, 2, 2), float("nan")), "4 of 4 values"),
     ],

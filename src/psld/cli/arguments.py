@@ -21,6 +21,7 @@ from jsonargparse import ArgumentParser, Namespace
 from psld.cli.kinds import Accelerator, Count, Devices, Evaluations, Finite, Number, Seed, Text, plain
 from psld.cli.messages import refusal
 from psld.data import ImageData
+from psld.data.decoding import MODES
 from psld.data.opening import holds_mnist, open_images
 from psld.guidance import classifier_free, classifier_guidance  # noqa: F401  # so that they have short names
 from psld.model import ModelWrapper
@@ -48,7 +49,8 @@ __all__ = [
 ]
 
 PATHS = (
-    "a path (image, folder of images, .npz, folder of MNIST's files) or a class (Digits, CIFAR10, my_package.MyData)"
+    "a path (image, folder or .zip of images, .npz, folder of MNIST's files) or a class (Digits, CIFAR10, "
+    "my_package.MyData)"
 )
 
 
@@ -112,7 +114,8 @@ def open_data(
 
     Args:
         source: the parsed value: a path, or a class with its arguments.
-        shape: (C, H, W) that the images must have. MNIST's files come with the border that makes them so large.
+        shape: (C, H, W) that the images must have. MNIST's files come with the border that makes them so large, image
+            files in so many channels.
         what: has that shape, for the message.
         labelled: labels are of use: read those of an .npz file.
 
@@ -127,7 +130,7 @@ def open_data(
     if shape is not None and images.image_shape != tuple(shape):
         raise ValueError(
             f"{data_name(source)} holds images of {size_of(images.image_shape)}, and {what} {size_of(shape)}: convert "
-            "them first."
+            "them first, or name the class ImageFolder with root, image_size and resize=true."
         )
     return images
 
@@ -157,7 +160,8 @@ def _open_path(source: str, shape: Sequence[int] | None, labelled: bool) -> Imag
         advice = f"did you mean {' or '.join(near)}?" if near else f"classes of data are {', '.join(names)}."
         raise FileNotFoundError(f"{source} is neither a file, nor a folder, nor a class of data: {advice}")
     size = shape[-1] if shape is not None and holds_mnist(source) and shape[-1] in (28, 32) else None
-    return open_images(source, image_size=size, labelled=labelled)
+    channels = shape[0] if shape is not None and shape[0] in MODES else None
+    return open_images(source, image_size=size, labelled=labelled, channels=channels)
 
 
 # -- runs and samplers -------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from psld.data.arrays import ArrayFile, save_arrays
 from psld.data.base import ImageData, Images
 from psld.data.celeba import CelebA
 from psld.data.cifar10 import CIFAR10
-from psld.data.decoding import FileImages, Framing
+from psld.data.decoding import FileImages, Framing, ImageWarning
 from psld.data.digits import Digits
 from psld.data.folder import ImageFolder
 from psld.data.hugging_face import HuggingFace
@@ -29,6 +29,7 @@ __all__ = [
     "HuggingFace",
     "ImageData",
     "ImageFolder",
+    "ImageWarning",
     "Images",
     "Patches",
     "PixelArray",

@@ -8,7 +8,8 @@ from typing import Literal
 from jaxtyping import Int64
 from torch import Tensor
 
-from psld.data.decoding import FileImages, Framing, Resample, image_files
+from psld.data.decoding import FileImages, Framing, Resample
+from psld.data.folders import image_files
 from psld.data.pixels import chosen_split
 from psld.specs.arguments import LARGEST_IMAGE, whole
 
@@ -55,7 +56,7 @@ class AFHQ(FileImages):
             here = image_files(folder)
             files += here
             labels += [label] * len(here)
-        super().__init__(files, 3, Framing(image_size, "square", resample), flip, labels, CLASSES)
+        super().__init__(files, 3, Framing(image_size, "center", resample), flip, labels, CLASSES)
 
 
 def _folder(root: Path, split: str) -> Path:

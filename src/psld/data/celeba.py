@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from psld.data.decoding import FileImages, Framing, Resample, image_files
+from psld.data.decoding import FileImages, Framing, Resample
+from psld.data.folders import image_files
 from psld.data.pixels import chosen_split
 from psld.files import read_text
 from psld.specs.arguments import LARGEST_IMAGE, whole

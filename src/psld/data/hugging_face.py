@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from psld.data.decoding import MODES, Framing, Resample, decode, verify
+from psld.data.decoding import MODES, Framing, Notes, Resample, decode, read_header, require_background
+from psld.data.folders import labels_by_name
 from psld.data.pixels import PixelData
 
 if TYPE_CHECKING:
@@ -31,16 +33,22 @@ class HuggingFace(PixelData):
         source: a folder that `save_to_disk` wrote; a .parquet file, or a folder with some, of which those are used
             that are named after the split or lie in a folder of its name; or, if nothing of that name is on disk, the
             name of a data set on the hub, "owner/name".
-        image_size: height and width that every image must have.
+        image_size: height and width that every image must have; one number for a square, or two.
         split: which split; a single table without splits is used whole.
         image_column: the column of images.
-        label_column: the column of whole numbers ≥ 0 that are classes; None for no labels.
+        label_column: the column of whole numbers ≥ 0, or of names, that are classes; None for no labels.
         config: of a hub data set that has several.
         revision: of a hub data set: a commit, so that it is the same data next year.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
         flip: mirror images are items too, as for ImageFolder.
-        resize: take the largest centred square and make it smaller, as for ImageFolder.
+        resize: take the largest centred box and make it smaller, as for ImageFolder.
         resample: the filter of `resize`.
+        background: behind transparent pixels, as for ImageFolder.
+        classes: the names of the labels. Of labels that are names, None: all there are, in natural order; of others,
+            those that the table knows.
+
+    Warns:
+        ImageWarning: what is done to images so that they fit, as for ImageFolder.
 
     Raises:
         ModuleNotFoundError: `datasets` is not installed.
@@ -52,7 +60,7 @@ class HuggingFace(PixelData):
     def __init__(
         self,
         source: str | Path,
-        image_size: int,
+        image_size: int | tuple[int, int],
         split: str = "train",
         image_column: str = "image",
         label_column: str | None = None,
@@ -62,18 +70,28 @@ class HuggingFace(PixelData):
         flip: bool = False,
         resize: bool = False,
         resample: Resample = "bilinear",
+        background: str = "white",
+        classes: Sequence[str] | None = None,
     ):
         if channels not in MODES:
             raise ValueError(f"channels must be 1 (grey), 3 (RGB) or 4 (RGBA): got {channels}.")
-        self.framing = Framing(image_size, "square" if resize else "none", resample)
+        self.framing = Framing(image_size, "center" if resize else "none", resample)
         self.name, self.column = f"{source}[{split}]", image_column
         table = _table(source, split, config, revision)
-        labels, classes = _labels(table, label_column, self.name)
+        labels, names = _labels(table, label_column, self.name, classes)
         self.table = _encoded(table, image_column, self.name)
-        super().__init__(len(self.table), (channels, image_size, image_size), flip, labels, classes)
+        self.background = require_background(background)
+        shape = channels, self.framing.height, self.framing.width
+        super().__init__(len(self.table), shape, flip, labels, names)
+        if "classes" in self._recorded:  # not of a subclass with arguments of its own
+            self._recorded["classes"] = list(names) or None  # the map that was found goes into config.yaml
+        notes = Notes(channels, background)
         for position in range(len(self.table)):
             name = self._name(position)
-            verify(_source(self.table[position][image_column], name), name, channels, self.framing)
+            header = read_header(_source(self.table[position][image_column], name), name)
+            self.framing.require_fit(header.width, header.height, name)
+            notes.add(header, name)
+        notes.say(len(self.table))
 
     def pixels(self, position: int) -> UInt8[Tensor, "C H W"]:
         """Image `position`, decoded and framed: not mirrored, not scaled.
@@ -86,10 +104,9 @@ class HuggingFace(PixelData):
     def _gathered(self, positions: list[int]) -> UInt8[Tensor, "B C H W"]:
         cells = self.table[positions][self.column]
         names = [self._name(position) for position in positions]
-        channels = self.image_shape[0]
-        return torch.stack(
-            [decode(_source(cell, name), name, channels, self.framing) for cell, name in zip(cells, names, strict=True)]
-        )
+        channels, framing, background = self.image_shape[0], self.framing, self.background
+        named = zip(cells, names, strict=True)
+        return torch.stack([decode(_source(cell, name), name, channels, framing, background) for cell, name in named])
 
     def _name(self, position: int) -> str:
         return f"row {position} of {self.name}"
@@ -152,14 +169,25 @@ def _encoded(table: Dataset, column: str, name: str) -> Dataset:
     return table.select_columns([column]).with_format(None)
 
 
-def _labels(table: Dataset, column: str | None, name: str) -> tuple[list[int] | None, list[str]]:
+def _labels(
+    table: Dataset, column: str | None, name: str, classes: Sequence[str] | None
+) -> tuple[list[int] | None, list[str]]:
     if column is None:
         return None, []
     feature = _feature(table, column, "label_column", name)
     labels = list(table.with_format(None)[column])
+    if all(isinstance(label, list) and len(label) == 1 for label in labels):
+        labels = [label[0] for label in labels]
+    if all(isinstance(label, str) for label in labels):
+        return labels_by_name(labels, classes, f"column {column!r} of {name}")
     if not all(type(label) is int and label >= 0 for label in labels):
-        raise ValueError(f"column {column!r} of {name} must hold whole numbers ≥ 0 as labels: it is {feature}.")
-    return labels, list(getattr(feature, "names", None) or [])
+        raise ValueError(
+            f"column {column!r} of {name} must hold names or whole numbers ≥ 0 as labels: it is {feature}."
+        )
+    names = list(classes if classes is not None else getattr(feature, "names", None) or [])
+    if names and labels and max(labels) >= len(names):
+        raise ValueError(f"column {column!r} of {name} has a label {max(labels)}, and there are {len(names)} classes.")
+    return labels, names
 
 
 def _feature(table: Dataset, column: str, argument: str, name: str) -> Any:

@@ -83,7 +83,7 @@ class Patches(PixelData):
 def _region(name: str, split: str) -> UInt8[Tensor, "3 H W"]:
     from PIL import Image
 
-    with Image.open(bundled_file(name)) as image:
+    with Image.open(bundled_file(name), formats=("JPEG", "PNG")) as image:
         small = np.array(image.convert("RGB").reduce(REDUCTION))
     grid = torch.from_numpy(small).permute(2, 0, 1).contiguous()
     cut = grid.shape[-1] * 3 // 4

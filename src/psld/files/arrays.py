@@ -21,7 +21,7 @@ import numpy as np
 from psld.files.archives import read_values, require_plausible
 from psld.files.reading import UnreadableFileError, require_file, said
 
-__all__ = ["array_names", "read_array", "read_arrays"]
+__all__ = ["array_kinds", "array_names", "read_array", "read_arrays"]
 
 MAGIC = b"\x93NUMPY"
 KINDS = "biufcSU"
@@ -59,6 +59,23 @@ def array_names(file: str | Path) -> list[str]:
     """
     with _archive(file) as archive:
         return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
+def array_kinds(file: str | Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shape and type of every array in an .npz file, by their headers.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnreadableFileError: no such archive, or a header that NumPy cannot read.
+    """
+    kinds = {}
+    with _archive(file) as archive:
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            with archive.open(member) as stream:
+                shape, _, dtype = _header(stream, f"array {name!r}")
+            kinds[name] = (shape, dtype)
+    return kinds
 
 
 def read_arrays(file: str | Path, *names: str, optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
@@ -145,10 +162,7 @@ def _require_reasonable(members: list[zipfile.ZipInfo], available: int) -> None:
 
 def _array(stream: Any, size: int, what: str) -> np.ndarray:
     """The array of a binary stream of `size` bytes, read to its end, where zipfile compares the checksum."""
-    version = np.lib.format.read_magic(stream)
-    if version not in HEADERS:
-        raise _RefusedError(f"{what} has a header of version {version}")
-    shape, fortran, dtype = HEADERS[version](stream)
+    shape, fortran, dtype = _header(stream, what)
     if dtype.hasobject:
         raise _RefusedError(f"{what} holds Python objects, which can run code (allow_pickle=False)")
     if dtype.kind not in KINDS or dtype.subdtype is not None or dtype.itemsize == 0:
@@ -165,3 +179,11 @@ def _array(stream: Any, size: int, what: str) -> np.ndarray:
         if characters.max() > sys.maxunicode:
             raise _RefusedError(f"{what} holds text that is not Unicode")
     return values.reshape(shape, order="F" if fortran else "C")
+
+
+def _header(stream: Any, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran's order, and type."""
+    version = np.lib.format.read_magic(stream)
+    if version not in HEADERS:
+        raise _RefusedError(f"{what} has a header of version {version}")
+    return HEADERS[version](stream)

@@ -1,4 +1,4 @@
-"""One checked way to read a picture: by Pillow, of a few formats, and no larger than a photograph."""
+"""One checked way to read pictures of our own as they are: by Pillow, and no larger than a photograph."""
 
 from __future__ import annotations
 
@@ -36,12 +36,11 @@ UNREADABLE = (
 """What Pillow raises about a file that it cannot read, beside its DecompressionBombError."""
 
 
-def read_picture(file: str | Path, mode: str | None = None, advice: str = "Replace it.") -> UInt8[np.ndarray, "H W C"]:
+def read_picture(file: str | Path, advice: str = "Replace it.") -> UInt8[np.ndarray, "H W C"]:
     """The pixels of a picture.
 
     Args:
         file: BMP, GIF, JPEG, PNG, PPM, TIFF or WebP.
-        mode: what it is converted to: "L" (grey) or "RGB"; None for a picture that is one of the two already.
         advice: what to do about a file that is none.
 
     Raises:
@@ -58,8 +57,8 @@ def read_picture(file: str | Path, mode: str | None = None, advice: str = "Repla
                 width, height = picture.size
                 if width * height > PIXELS:
                     raise ValueError(f"it is {width}×{height}, and {PIXELS} pixels are the most")
-                if mode is None and picture.mode not in ("L", "RGB"):
-                    raise ValueError(f"its pixels are of mode {picture.mode}, and L (grey) or RGB is needed")
-                return np.atleast_3d(np.asarray(picture if mode is None else picture.convert(mode)))
+                if picture.mode not in ("L", "RGB", "RGBA"):
+                    raise ValueError(f"its pixels are of mode {picture.mode}, and L (grey), RGB or RGBA is needed")
+                return np.atleast_3d(np.asarray(picture))
     except (Image.DecompressionBombError, *UNREADABLE) as error:
         raise UnreadableFileError(f"{file} is not a picture that can be read ({said(error)}). {advice}") from error

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from psld.files.pictures import read_picture
 from psld.inverse.operators import require_mask
 from psld.specs.arguments import checked, image_shape, seed_number
 
@@ -52,7 +51,8 @@ def load_mask(path: str | Path, shape: tuple[int, ...]) -> Bool[Tensor, "C H W"]
     """A PNG (or another picture) as a mask: white where pixels are known, black where they are to be filled in.
 
     Args:
-        path: of the picture; converted to grey, and known from 128 of 255 on.
+        path: of the picture, read as every picture is; transparency is white, colours become grey, and pixels are known
+            from 128 of 255 on.
         shape: (C, H, W) of the images.
 
     Raises:
@@ -60,8 +60,14 @@ def load_mask(path: str | Path, shape: tuple[int, ...]) -> Bool[Tensor, "C H W"]
         UnreadableFileError: no picture.
         ValueError: another size than the images, or all white or all black.
     """
-    levels = read_picture(path, "L", "A mask is a PNG, white where known.")[..., 0]
-    if levels.shape != tuple(shape[-2:]):
-        given, needed = ("×".join(map(str, size)) for size in (levels.shape, shape[-2:]))
+    from psld.data.decoding import Framing, decode, read_header
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}: a mask is a PNG, white where pixels are known.")
+    header = read_header(path, str(path))
+    if (header.height, header.width) != tuple(shape[-2:]):
+        given, needed = f"{header.height}×{header.width}", "×".join(map(str, shape[-2:]))
         raise ValueError(f"the mask {path} is {given} pixels and the images are {needed}: they must agree.")
-    return require_mask(torch.from_numpy(levels >= 128).expand(shape).clone())
+    levels = decode(path, str(path), 1, Framing((header.height, header.width)))[0]
+    return require_mask((levels >= 128).expand(shape).clone())

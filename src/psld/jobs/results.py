@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -37,7 +38,9 @@ def write_grid(path: Path, before: Mapping[str, Float[Tensor, "n _ _ _"]], draws
 
 
 def _as_large(images: Float[Tensor, "n c h w"], shape: Sequence[int]) -> Float[Tensor, "n C H W"]:
-    """Fewer pixels as blocks, and grey in as many channels, to stand beside images of that shape."""
+    """Fewer pixels as blocks, and grey in as many channels, to stand beside images of that shape; grey is opaque."""
     channels, height, width = shape
     blocks = images.repeat_interleave(height // images.shape[-2], -2).repeat_interleave(width // images.shape[-1], -1)
+    if channels == 4 and blocks.shape[1] == 1:
+        return torch.cat([blocks.expand(-1, 3, -1, -1), torch.ones_like(blocks)], dim=1)
     return blocks.expand(-1, channels, -1, -1)

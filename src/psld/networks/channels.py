@@ -82,8 +82,8 @@ def filled_channels(
 
     Raises:
         UntrustedClassError: an inner network that psld does not list, without `trust`.
-        ValueError: an unknown `predicts`, a shape that is not the class's kind, a wrapper that predicts something else,
-            or images that are not square for a network of square images.
+        ValueError: an unknown `predicts`, a shape that is not the class's kind, or a wrapper that predicts something
+            else.
     """
     return _filled(network_class, arguments, interface_of(process, image_shape, predicts), trust)
 
@@ -117,7 +117,7 @@ def _filled_description(network: Any, interface: Interface, trust: bool) -> Any:
 NAMES = ("in_channels", "out_channels", "image_size", "variables", "dimension", "out_variables")
 
 
-def _value(kind: str, name: str, interface: Interface) -> int:
+def _value(kind: str, name: str, interface: Interface) -> int | list[int]:
     variables, outputs, shape = interface
     dimensions = 1 if name in ("variables", "dimension", "out_variables") else 3
     if len(shape) != dimensions:
@@ -125,12 +125,10 @@ def _value(kind: str, name: str, interface: Interface) -> int:
         raise ValueError(f"{kind} is for {form}: the data have shape {shape}, so {name} must be given.")
     if name in ("out_channels", "out_variables") and outputs is None:
         raise ValueError(f"{kind} returns variables, not logits: give what it predicts, or {name}.")
-    if name == "image_size" and shape[1] != shape[2]:
-        raise ValueError(f"{kind} is for square images: the data have {shape[1]}×{shape[2]} pixels.")
     return {
         "in_channels": variables * shape[0],
         "out_channels": (outputs or 0) * shape[0],
-        "image_size": shape[-1],
+        "image_size": shape[-1] if len(set(shape[1:])) == 1 else list(shape[1:]),
         "variables": variables,
         "dimension": shape[0],
         "out_variables": outputs or 0,

@@ -22,6 +22,7 @@ from psld.networks.class_conditional import null_class_for_none
 from psld.networks.embeddings import PositionalTime, TimeEmbedding
 from psld.networks.image_network import ImageNetwork
 from psld.networks.initialisation import dense
+from psld.networks.sizes import require_division
 from psld.specs.arguments import LARGEST_IMAGE, MOST, MOST_CLASSES, WIDEST, shown, whole
 
 __all__ = ["DiT", "DiTBlock", "patch_positions"]
@@ -111,11 +112,9 @@ class DiT(ImageNetwork):
     def _patches(self, image: Tensor) -> tuple[int, int]:
         """Rows and columns of patches."""
         height, width = image.shape[-2:]
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
-                f"images of {height}×{width} do not divide into patches of {self.patch_size}×{self.patch_size}: "
-                "use another patch_size."
-            )
+        size = self.patch_size
+        refusal = f"images of {height}×{width} do not divide into patches of {size}×{size}"
+        require_division(height, width, size, refusal, "Use another patch_size, or images of another size.")
         return height // self.patch_size, width // self.patch_size
 
     def _condition(self, t: Tensor, label: Tensor | None) -> Float[Tensor, "B D"]:

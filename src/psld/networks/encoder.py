@@ -16,7 +16,8 @@ from psld.networks.image_network import ImageNetwork
 from psld.networks.initialisation import conv, dense
 from psld.networks.levels import DownLevel, InputResidual, InputSkip, ResidualInput, SkipInput, recomputed
 from psld.networks.resampling import FIR, ConvDownsample, ConvUpsample, Resample, downsampling, upsampling
-from psld.specs.arguments import LARGEST_IMAGE, MOST, shown, whole
+from psld.networks.sizes import require_division
+from psld.specs.arguments import MOST, height_and_width, shown, whole
 
 __all__ = ["Encoder", "LevelChange"]
 
@@ -29,12 +30,14 @@ class Encoder(ImageNetwork):
 
     Args:
         in_channels: k · C, the channels of all phase-space variables together; None: 3, an RGB image.
-        image_size: height and width; divisible by 2^(len(multipliers) − 1). None: 32.
+        image_size: height and width, one number for a square, or two; each divisible by 2^(len(multipliers) − 1).
+            None: 32.
         width: channels at the first level; even.
         multipliers: channels of each level, in units of `width`.
         blocks: residual blocks a level.
-        attention_resolutions: resolutions with self-attention, each one of the levels'; None: the coarsest level's,
-            which there is for any image size; (): none. The middle, at the coarsest resolution, always has it.
+        attention_resolutions: resolutions with self-attention, each one of the levels', of images that are not square
+            the shorter side; None: the coarsest level's, which there is for any image size; (): none. The middle, at
+            the coarsest resolution, always has it.
         dropout: probability in every residual block.
         time: how the time is embedded.
         skip_rescale: divide every residual sum by √2.
@@ -55,7 +58,7 @@ class Encoder(ImageNetwork):
         self,
         *,
         in_channels: int | None,
-        image_size: int | None,
+        image_size: int | Sequence[int] | None,
         width: int,
         multipliers: Sequence[int],
         blocks: int,
@@ -71,7 +74,8 @@ class Encoder(ImageNetwork):
     ):
         super().__init__(in_channels)
         self.image_size = 32 if image_size is None else image_size
-        resolutions = _resolutions(self.image_size, multipliers)
+        self._sides = height_and_width("image_size", self.image_size)
+        resolutions = _resolutions(*self._sides, multipliers)
         _require_counts(blocks, width, dropout)
         attended = resolutions[-1:] if attention_resolutions is None else attention_resolutions
         _require_attended(attended, resolutions)
@@ -161,26 +165,23 @@ class Encoder(ImageNetwork):
         Raises:
             ValueError: z or t does not have a shape that fits this network.
         """
-        size = self.image_size
-        if z.ndim in (4, 5) and tuple(z.shape[-2:]) != (size, size):
-            raise ValueError(
-                f"this {type(self).__name__} takes images of ({size}, {size}): got a state of {tuple(z.shape)}."
-            )
+        if z.ndim in (4, 5) and tuple(z.shape[-2:]) != self._sides:
+            kind = type(self).__name__
+            raise ValueError(f"this {kind} takes images of {self._sides}: got a state of {tuple(z.shape)}.")
         return self._folded(z, t)
 
 
-def _resolutions(image_size: int, multipliers: Sequence[int]) -> list[int]:
+def _resolutions(height: int, width: int, multipliers: Sequence[int]) -> list[int]:
+    """Of every level, the shorter side."""
     if not multipliers or not all(1 <= multiplier <= MOST for multiplier in multipliers):
         raise ValueError(
             f"multipliers must be whole numbers in 1 … {MOST}, at least one: got {shown(list(multipliers))}."
         )
     factor = 2 ** (len(multipliers) - 1)
-    if whole("image_size", image_size, most=LARGEST_IMAGE) % factor:
-        raise ValueError(
-            f"image_size must be divisible by {factor} for {len(multipliers)} levels: got {image_size}. "
-            "Use fewer multipliers, or images of another size."
-        )
-    return [image_size // 2**index for index in range(len(multipliers))]
+    given = height if height == width else f"{height}×{width}"
+    refusal = f"image_size must be divisible by {factor} for {len(multipliers)} levels: got {given}"
+    require_division(height, width, factor, refusal, "Use fewer multipliers, or images of another size.")
+    return [min(height, width) // 2**index for index in range(len(multipliers))]
 
 
 def _require_counts(blocks: int, width: int, dropout: float) -> None:

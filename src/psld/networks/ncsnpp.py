@@ -39,7 +39,7 @@ __all__ = ["NCSNpp"]
 
 
 class NCSNpp(Encoder):
-    """Score network for square images; its output is zero until it is trained.
+    """Score network for images of one size, square or not; its output is zero until it is trained.
 
     Args: those of `Encoder`, with `time` None for PositionalTime(1), that of the published PSLD weights, and
         out_channels: r · C, for the r variables that are predicted; None: as many as go in.
@@ -56,7 +56,7 @@ class NCSNpp(Encoder):
         self,
         in_channels: int | None = None,
         out_channels: int | None = None,
-        image_size: int | None = None,
+        image_size: int | Sequence[int] | None = None,
         *,
         width: int = 128,
         multipliers: Sequence[int] = (1, 2, 2, 2),

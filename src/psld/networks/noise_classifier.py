@@ -32,7 +32,7 @@ class NoiseClassifier(Encoder):
         *,
         classes: int,
         in_channels: int | None = None,
-        image_size: int | None = None,
+        image_size: int | Sequence[int] | None = None,
         width: int = 128,
         multipliers: Sequence[int] = (1, 2, 3, 4),
         blocks: int = 4,
@@ -64,8 +64,8 @@ class NoiseClassifier(Encoder):
             recompute=recompute,
         )
         self.classes = classes
-        size = self.image_size // 2 ** (len(multipliers) - 1)
-        self.logits = dense(self._deepest * size**2, classes, bias=False)
+        height, width = (side // 2 ** (len(multipliers) - 1) for side in self._sides)
+        self.logits = dense(self._deepest * height * width, classes, bias=False)
         self._finish()
 
     def forward(self, z: Float[Tensor, "B *shape"], t: Float[Tensor, " B"]) -> Float[Tensor, "B classes"]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from psld.networks.channels import Interface, argument
+from psld.networks.sizes import require_division
 from psld.networks.wrapping import Wrapping
 from psld.specs.arguments import LARGEST_IMAGE, whole
 
@@ -52,5 +53,5 @@ class Patched(Wrapping):
 
 
 def _require_division(height: int, width: int, size: int) -> None:
-    if height % size or width % size:
-        raise ValueError(f"images of {height}×{width} do not divide into patches of {size}×{size}.")
+    refusal = f"images of {height}×{width} do not divide into patches of {size}×{size}"
+    require_division(height, width, size, refusal, "Use another size of patches, or of images.")

@@ -11,7 +11,7 @@ __all__ = ["UNet"]
 
 
 class UNet(NCSNpp):
-    """Score network for square images; its output is zero until it is trained.
+    """Score network for images of one size, square or not; its output is zero until it is trained.
 
     Its arguments are those of `NCSNpp` that small networks need, with `time` None for PositionalTime(1000), which spans
     DDPM's integer steps; published PSLD weights use 1.
@@ -24,7 +24,7 @@ class UNet(NCSNpp):
         self,
         in_channels: int | None = None,
         out_channels: int | None = None,
-        image_size: int | None = None,
+        image_size: int | Sequence[int] | None = None,
         *,
         width: int = 64,
         multipliers: Sequence[int] = (1, 2, 2),

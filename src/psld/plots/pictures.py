@@ -1,6 +1,7 @@
 """Images as PNG files: one a file, in a grid, or in grids with titles beside one another.
 
-Images are (n, C, H, W) in [−1, 1] with one channel (grey) or three (colour); what lies outside is clipped. A file is
+Images are (n, C, H, W) in [−1, 1] with one channel (grey), three (colour) or four (with transparency); what
+lies outside is clipped. A file is
 written beside its place and then moved there, so a reader, or an interrupted run, never meets half a picture.
 """
 
@@ -114,7 +115,8 @@ def save_panels(
         rows, cols = grid.shape[:2]
         place = (left / width, 1 - (title + rows) / height, cols / width, rows / height)
         axes = figure.add_axes(place)  # its size in pixels is the grid's, so that nothing is resampled
-        axes.imshow(np.broadcast_to(grid, (rows, cols, 3)), interpolation="nearest", aspect="auto")
+        shown = grid if grid.shape[2] > 1 else np.broadcast_to(grid, (rows, cols, 3))
+        axes.imshow(shown, interpolation="nearest", aspect="auto")
         axes.set_axis_off()
         axes.set_title(name, fontsize=13, pad=8)
         left += cols + margin
@@ -133,6 +135,8 @@ def _tile(
     count, height, width, channels = enlarged.shape
     rows = math.ceil(count / columns)
     grid = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), GAP_LEVEL, dtype=np.uint8)
+    if channels == 4:
+        grid[..., 3] = 255
     for i, pixels in enumerate(enlarged):
         top, left = (i // columns) * (height + gap) + gap, (i % columns) * (width + gap) + gap
         grid[top : top + height, left : left + width] = pixels
@@ -141,8 +145,8 @@ def _tile(
 
 def to_bytes(images: Float[Tensor, "n C H W"]) -> UInt8[np.ndarray, "n H W C"]:
     """−1 to 0, 1 to 255, rounded to the nearest."""
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
-        raise ValueError(f"images must be (n, 1, H, W) or (n, 3, H, W) with n ≥ 1, got {tuple(images.shape)}.")
+    if images.ndim != 4 or images.shape[1] not in (1, 3, 4) or len(images) == 0:
+        raise ValueError(f"images must be (n, C, H, W) with 1, 3 or 4 channels and n ≥ 1, got {tuple(images.shape)}.")
     wrong = int((~images.isfinite()).sum())
     if wrong:
         raise ValueError(f"images must be finite: {wrong} of {images.numel()} values are NaN or infinite.")

@@ -129,12 +129,12 @@ def build_report(run: TrainedRun, settings: ReportSettings, command: str) -> str
         command: how the report was asked for; it stands beside the numbers.
 
     Raises:
-        ValueError: the images are not grey or colour, the sampler does not take the steps on the grid, the metrics or
-            the sweep are not readable as such.
+        ValueError: the images do not have 1, 3 or 4 channels, the sampler does not take the steps on the grid, the
+            metrics or the sweep are not readable as such.
         DivergedError: samples diverged, and that is not allowed.
     """
-    if len(run.image_shape) != 3 or run.image_shape[0] not in (1, 3):
-        raise ValueError(f"a report shows grey or colour images, (1 or 3, H, W): the run has {run.image_shape}.")
+    if len(run.image_shape) != 3 or run.image_shape[0] not in (1, 3, 4):
+        raise ValueError(f"a report shows images of 1, 3 or 4 channels, (C, H, W): the run has {run.image_shape}.")
     started, folder = time.monotonic(), run_folder(run.checkpoint)
     settings.sampler.grid(settings.grid, run.model.process, settings.steps)
     curve = read_loss(folder / "metrics.csv")

@@ -99,7 +99,7 @@ def data_uri(image: Float[Tensor, "C H W"]) -> str:
 
 
 def png_uri(pixels: np.ndarray) -> str:
-    """A PNG of bytes (H, W) or (H, W, 3)."""
+    """A PNG of bytes (H, W), (H, W, 3) or (H, W, 4)."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

@@ -34,6 +34,7 @@ __all__ = [
     "device_name",
     "finite",
     "fraction",
+    "height_and_width",
     "image_shape",
     "non_negative",
     "one_of",
@@ -121,6 +122,15 @@ def image_shape(name: str, value: Sequence[int]) -> tuple[int, ...]:
     if not (value and all(_is_whole(size) and size >= 1 for size in value) and math.prod(value) <= 2**32):
         raise ValueError(f"{name} must be whole numbers of at least 1, (C, H, W) or any other: got {shown(value)}.")
     return tuple(value)
+
+
+def height_and_width(name: str, value: Any) -> tuple[int, int]:
+    """One whole number, of a square, or two; raises ValueError for anything else."""
+    sides = list(value) if _is_list(value) else [value, value]
+    if len(sides) != 2:
+        raise ValueError(f"{name} must be one whole number, of a square, or two, height and width: got {shown(value)}.")
+    height, width = (whole(name, side, most=LARGEST_IMAGE) for side in sides)
+    return height, width
 
 
 def device_name(name: str, value: Any) -> torch.device:

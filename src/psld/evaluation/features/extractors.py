@@ -274,7 +274,7 @@ def feature_extractor(
     Args:
         name: "auto" (by the shape: digits, mnist, else inception), "digits", "mnist", "inception", or the file of
             another network.
-        shape: (C, H, W).
+        shape: (C, H, W). Images of four channels, with transparency, are flattened onto white first.
         weights: of inception: file or address.
         sha256: what the file of weights must hash to.
         network_class: for .safetensors.
@@ -286,6 +286,11 @@ def feature_extractor(
         ValueError: images it does not take, weights that are missing, or a file that is wrong.
         FileNotFoundError: there is no such file.
     """
+    if shape[0] == 4:
+        from psld.evaluation.features.flattened import Flattened
+
+        of_colours = (3, *shape[1:])
+        return Flattened(feature_extractor(name, of_colours, weights, sha256, network_class, download, trust)).eval()
     if name == "auto":
         known: dict[tuple[int, ...], str] = {(1, 8, 8): "digits", (1, 28, 28): "mnist", (1, 32, 32): "mnist"}
         name = known.get(tuple(shape), "inception")
