@@ -36,5 +36,5 @@ def test_pictures(tmp_path):
         with pytest.raises(ValueError, match=message):
             load_mask(path, (1, 4, 6))
     path.write_text("no picture")
-    with pytest.raises(ValueError, match="is not a picture"):
+    with pytest.raises(ValueError, match="cannot be read as an image"):
         load_mask(path, (1, 4, 6))
