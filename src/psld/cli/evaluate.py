@@ -22,7 +22,7 @@ from psld.comparison import Cell, DataReference, cells
 from psld.distributed import launch
 from psld.evaluation.statistics import ImageStatistics
 from psld.files import file_sha256, locked
-from psld.jobs.evaluating import Subject, evaluate, evaluate_images, summary, write_sweep
+from psld.jobs.evaluating import Subject, evaluate, evaluate_images, random_choice, summary, write_sweep
 from psld.model import Clamped
 from psld.pretrained.published import with_place_for_results
 from psld.processes import LinearProcess
@@ -58,11 +58,18 @@ def parser() -> CommandParser:
     options = command_parser("evaluate", DESCRIPTION, EPILOG)
     add_data_argument(options, "run", "run, checkpoint or published name; or images in place of samples")
     add_data_argument(options, "--against", "what they are judged by, or statistics of psld stats", required=True)
-    add_data_argument(options, "--floor", "held-out data or their statistics, samples at their best")
+    add_data_argument(
+        options, "--floor", "held-out data or their statistics, samples at their best; without, part of --against"
+    )
     options.add_argument(
         "--protocol", type=Literal["10k", "50k"] | None, default=None, help="10,000 or 50,000 samples, exactly"
     )
-    options.add_argument("--num", type=int | None, default=None, help="how many samples (10000; of images, all)")
+    options.add_argument(
+        "--num",
+        type=int | None,
+        default=None,
+        help="how many samples (10000; of images, all, or a random choice of them by --seed)",
+    )
     options.add_argument("--out", type=str | None, default=None, help="folder of the results; default RUN/evaluation")
     add_label_arguments(options, "class to judge by data of that class, of a run trained with labels, or of images")
     options.add_argument("--sweep", type=bool, default=False, nargs="?", const=True, help="samplers × --nfe")
@@ -133,7 +140,8 @@ def _evaluate_images(config: Namespace, fabric: Fabric) -> int:
     beside = Path(config.run) if isinstance(config.run, str) else Path("runs")
     folder = Path(config.out) if config.out else (beside.parent if beside.is_file() else beside) / "evaluation"
     with locked(folder, "results", fabric):
-        result, path = evaluate_images(images, name, count, config.batch_size, reference, folder, fabric)
+        chosen = random_choice(len(images), count, config.seed)
+        result, path = evaluate_images(images, name, chosen, config.batch_size, reference, folder, fabric)
     if fabric.is_global_zero:
         print(f"{summary(result)}\nWritten to {path}.")
     return 0

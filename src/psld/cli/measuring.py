@@ -10,6 +10,7 @@ from psld.cli.arguments import data_name, open_data
 from psld.data import ImageData
 from psld.data.one_class import OneClass
 from psld.evaluation.features import FeatureExtractor, feature_extractor
+from psld.evaluation.features.inception import PUBLISHED
 from psld.evaluation.statistics import ImageStatistics, Measurement, is_statistics
 from psld.jobs.evaluating import statistics_of
 
@@ -25,12 +26,19 @@ def add_extractor_arguments(options: ArgumentParser) -> None:
         "--extractor",
         type=str,
         default="auto",
-        help="digits, mnist, inception, or with --trust a file: TorchScript .pt, .onnx, .safetensors; auto goes by the "
-        "image shape",
+        help="digits, mnist, efficientnet-lite0, inception, or with --trust a file: TorchScript .pt, .onnx, "
+        ".safetensors; auto goes by the image shape, and takes efficientnet-lite0 for all but digits and MNIST unless "
+        "weights of inception are named",
     )
-    options.add_argument("--extractor_weights", type=str, default=None, help="of inception: file, or address")
+    options.add_argument(
+        "--extractor_weights", type=str, default=None, help=f"of inception: file, or address; default {PUBLISHED.name}"
+    )
     options.add_argument("--extractor_sha256", type=str, default=None, help="what the file must hash to")
-    options.add_argument("--extractor_download", action="store_true", help="fetch the weights from their address")
+    options.add_argument(
+        "--extractor_download",
+        action="store_true",
+        help="fetch the weights from their address, once: they are kept in ~/.cache/psld",
+    )
     options.add_argument("--extractor_class", type=str, default=None, help="of .safetensors: my_package.MyNetwork")
     options.add_argument("--keep", type=int, default=10_000, help="features kept of each set, for all but moments")
 
@@ -66,4 +74,4 @@ def known_or_measured(
         known.require_comparable(Measurement(extractor.identity, extractor.convention, shape))
         return known
     images, name = opened(source, shape, config.label)
-    return statistics_of(images, len(images), extractor, config.keep, config.batch_size, fabric, name)
+    return statistics_of(images, range(len(images)), extractor, config.keep, config.batch_size, fabric, name)

@@ -3,6 +3,7 @@
 from psld.evaluation.features.extractors import (
     BundledClassifier,
     DivergedError,
+    EfficientNetFeatures,
     ExternalFeatures,
     FeatureExtractor,
     InceptionFeatures,
@@ -13,6 +14,7 @@ from psld.evaluation.features.extractors import (
 __all__ = [
     "BundledClassifier",
     "DivergedError",
+    "EfficientNetFeatures",
     "ExternalFeatures",
     "FeatureExtractor",
     "InceptionFeatures",
