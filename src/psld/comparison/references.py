@@ -225,7 +225,7 @@ class DataReference(Reference):
     def compared(self, samples: ImageStatistics) -> dict[str, Any]:
         """Every figure of samples, how sure the distance is, how it was made, and its floor; as JSON writes it."""
         name = self.extractor.distance
-        result = {"distance": name} | compare(samples, self.data, name, self.metrics)
+        result: dict[str, Any] = {"distance": name} | compare(samples, self.data, name, self.metrics)
         value = result["figures"].get(name)
         return result if value is None else result | self._certainty(samples, value)
 
