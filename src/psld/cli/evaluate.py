@@ -37,13 +37,15 @@ __all__ = ["run"]
 
 DESCRIPTION = """Judge the samples of a run, or images that are there already, by a data set: Fréchet distance (FID with
 Inception's features), kernel distance (KID), precision, recall, density, coverage, classifier score (Inception Score).
+Beside the distance stand its 95 % interval and its floor: the distance of as many real images, from --floor or from
+--against itself. Colour images are judged in features of EfficientNet-Lite0 unless Inception is named.
 
 Samples are drawn a batch at a time and not kept. Each result is a JSON file in RUN/evaluation, named by a hash of the
 weights and of every setting; what is there is not computed again. --sweep goes over samplers and budgets and draws a
 plot; a killed sweep goes on where it was when the same command is given again. With --label, samples of that class are
 judged by data of that class, which need labels; without, a run trained with labels is told none."""
 
-EPILOG = """example: psld evaluate runs/demo --against Digits --sampler PredictorCorrector --grid optimised --steps 10;
+EPILOG = """example: psld evaluate runs/mine --against photos --num 500; psld evaluate runs/demo --against Digits --sampler PredictorCorrector --grid optimised --steps 10;
 a protocol, against statistics of psld stats: psld evaluate runs/cifar --against cifar10.npz --protocol 50k
 --extractor inception --extractor_weights pt_inception.pth; held-out images instead of samples, which gives the floor:
 psld evaluate Digits --run.split heldout --against Digits; speed against quality: psld evaluate runs/demo --against
