@@ -97,8 +97,9 @@ def test_a_cell_against_digits_is_what_scipy_says_of_the_same_samples():
     assert result.frechet_floor == pytest.approx(distance(moments[2], moments[1]), rel=1e-5)
     assert result.confident == confident and result.nfe == 8.0 and result.samples == 100
     assert (result.floor_images, result.frechet_at_floor) == (100, pytest.approx(result.frechet, rel=1e-5))
-    assert result.times_floor == pytest.approx(result.frechet / result.frechet_floor, rel=1e-5)
-    assert result.frechet_low < result.frechet < result.frechet_high
+    low, high, floor = result.frechet_low, result.frechet_high, result.frechet_floor
+    assert low is not None and high is not None and floor is not None and low < result.frechet < high
+    assert result.times_floor == pytest.approx(result.frechet / floor, rel=1e-5)
 
 
 def test_a_distance_is_held_against_its_floor_at_the_same_number_of_images():
