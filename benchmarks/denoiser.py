@@ -203,10 +203,11 @@ def table(cells: list[dict], stages: int, reference: DigitsReference) -> str:
     of_eps = [c["results"]["multistep 20"]["frechet"] for c in final if c["form"] == "eps"]
     target = mean(of_eps) if of_eps else None
     assert reference.floor is not None  # it has one
+    equal = reference.equal_sizes(reference.floor.moments.count)
     head = [f"Fréchet, {name}" for name in columns]
     head = ["form", "parameters", "seeds", "steps", *head, "confident, NFE 20", f"steps to ε's {target or 0:.2f}"]
     lines = [
-        f"Floor (held-out images): {reference.floor_distance:.2f}, confident share {reference.floor.confident:.1%}; "
+        f"Floor ({equal.images} held-out images): {equal.floor:.2f}, confident share {reference.floor.confident:.1%}; "
         f"the classifier is right on {reference.accuracy:.1%} of them. {torch.get_num_threads()} threads, "
         f"{platform.processor() or platform.machine()}, torch {torch.__version__}.",
         "",

@@ -106,9 +106,11 @@ def table(found: dict[tuple[str, int], list[SweepResult]], nfe: list[int]) -> st
 
 def machine(reference: DigitsReference, seeds: int, arguments: argparse.Namespace) -> str:
     """What the numbers were measured with."""
+    equal = reference.equal_sizes(arguments.samples)
     return (
         f"Fréchet distance of {arguments.samples} images to the training images, in features of a digit classifier "
-        f"({reference.accuracy:.1%} right on held-out images); floor, held-out images: {reference.floor_distance:.2f}. "
+        f"({reference.accuracy:.1%} right on held-out images); floor, of {equal.images} held-out images: "
+        f"{equal.floor:.2f}. "
         f"{arguments.steps} training steps, {seeds} seed(s). {platform.machine()}, torch {torch.__version__}, "
         f"{date.today()}."
     )

@@ -25,9 +25,6 @@ from publishing import publish, trained
 
 from psld.cli import main as psld
 from psld.comparison import SweepResult, read_results
-from psld.evaluation.metrics.frechet import frechet_from_moments
-from psld.evaluation.metrics.moments import Moments
-from psld.evaluation.statistics import ImageStatistics
 from psld.training import latest_checkpoint
 
 CONFIGS = {"psld-mnist": "mnist.yaml", "mnist-denoiser": "mnist-denoiser.yaml"}
@@ -131,22 +128,12 @@ def table(sweeps: dict[str, list[SweepResult]], solved: dict[str, str], nfe: lis
     return lines
 
 
-def floors(arguments: argparse.Namespace) -> list[float]:
-    """Fréchet distances of held-out images, as many at a time as there are samples: that of fewer images is larger."""
-    held, data = (ImageStatistics.load(statistics(split, arguments)) for split in ("heldout", "train"))
-    mixed = held.features[torch.randperm(len(held.features), generator=torch.Generator().manual_seed(0))]
-    sets = [Moments.of(part) for part in mixed.split(arguments.samples)]
-    moments = data.moments
-    return [frechet_from_moments(own.mean, own.covariance, moments.mean, moments.covariance) for own in sets]
-
-
 def machine(run: Path, points: list[SweepResult], arguments: argparse.Namespace) -> str:
     """What the numbers were measured with."""
-    few = floors(arguments)
     return (
         f"Fréchet distance (and classifier-confident share) of {arguments.samples:,} images to the training images, in "
-        f"features of the bundled MNIST classifier; floor, 10,000 held-out images: {points[0].frechet_floor:.2f}, "
-        f"{arguments.samples:,} of them: {sum(few) / len(few):.2f} ({min(few):.2f} … {max(few):.2f}, {len(few)} sets); "
+        f"features of the bundled MNIST classifier; floor, {points[0].floor_images:,} held-out images: "
+        f"{points[0].frechet_floor:.2f}; "
         f"it is confident of {points[0].confident_data:.0%} of the data. "
         f"{int(latest_checkpoint(run).name.removeprefix('step-')):,} training steps, "
         f"samples in {arguments.precision}. "

@@ -11,7 +11,8 @@ from PIL import Image
 
 from ending import exit_code
 from psld.cli import main, measuring
-from psld.data import Digits
+from psld.comparison import read_results
+from psld.data import Digits, FileImages
 from psld.evaluation.features.bundled import bundled_classifier
 from psld.files import locked
 from psld.jobs import evaluating
@@ -51,7 +52,36 @@ def test_images_against_data_and_against_their_statistics(tmp_path):
     assert main(["stats", "Digits", "--data.split", "heldout", "--out", str(tmp_path / "held.npz")]) == 0
     assert main([*again, "--floor", str(tmp_path / "held.npz"), "--out", str(tmp_path / "floor")]) == 0
     floor = written(tmp_path / "floor")["floor"]
-    assert floor == {"source": "Digits(split='heldout')", "Fréchet distance": pytest.approx(expected, rel=1e-6)}
+    assert (floor["source"], floor["images"], floor["against"]) == ("Digits(split='heldout')", 360, 1437)
+    assert [floor["Fréchet distance"], floor["samples"]] == pytest.approx([expected, expected], rel=1e-5)
+    low, high = written(tmp_path / "floor")["interval"]["Fréchet distance"]
+    assert low < expected < high and low + high == pytest.approx(2 * expected, rel=1e-6)
+
+
+def test_so_many_images_are_a_random_choice_and_not_the_first_classes(tmp_path, capsys):
+    """A folder a class, in order: the first 100 would be zeros and ones."""
+    classes_apart(tmp_path)
+    read, batch = [], FileImages.batch
+
+    def seen(images, indices):
+        if len(indices) == 100:  # of a fingerprint there are more
+            read.append([int(images.labels[index]) for index in indices])
+        return batch(images, indices)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileImages, "batch", seen)
+        for seed in ("0", "0", "1"):
+            command = ["evaluate", str(tmp_path / "folders"), "--num", "100", "--seed", seed, "--against", "Digits"]
+            assert main([*command, "--out", str(tmp_path / f"out{seed}")]) == 0
+    first, again, other = read
+    assert first == again != other
+    assert set(first) == set(range(10)) and max(first.count(label) for label in range(10)) < 25
+    shown = capsys.readouterr().out
+    assert "100 real images against 1337: Digits, images at random against the rest" in shown
+    result = written(tmp_path / "out0")
+    assert result["floor"]["ratio"] == pytest.approx(
+        result["floor"]["samples"] / result["floor"]["Fréchet distance"], rel=1e-12
+    )
 
 
 def test_a_folder_of_pngs_is_worth_the_same_as_the_array(tmp_path):
@@ -76,10 +106,8 @@ def test_a_result_depends_on_no_batch_size_and_is_not_computed_twice(tmp_path, m
     monkeypatch.setattr(evaluating, "draw", lambda *_, **__: pytest.fail("samples were drawn again"))
     again = [*DRAWN, "--steps", "5", "--out", str(tmp_path / "a")]
     assert main(again) == 0
-    assert main([*again, "--floor", "Digits", "--floor.split", "heldout"]) == 0  # a known result with a new floor
-    assert main(["evaluate", "Digits", "--run.split", "heldout", *DRAWN[2:4], "--out", str(tmp_path / "floor")]) == 0
-    floor = written(tmp_path / "a")["floor"]["Fréchet distance"]
-    assert floor == written(tmp_path / "floor")["figures"]["Fréchet distance"]
+    floor = written(tmp_path / "a")["floor"]
+    assert (floor["images"], floor["against"], floor["choices"]) == (40, 1397, 5)
     with locked(tmp_path / "a", "results"):
         assert main(again) == 1
 
@@ -121,6 +149,11 @@ def test_a_sweep_goes_on_where_it_was(tmp_path, monkeypatch):
     shares = [f"{point['confident']:.0%}" for point in points]
     assert f"| {' | '.join(shares)} |" in (tmp_path / "sweep.md").read_text(encoding="utf-8")
     assert [point["budget"] for point in points] == [5, 8]
+    rows, table = read_results(tmp_path / "sweep.csv"), (tmp_path / "sweep.tex").read_text(encoding="utf-8")
+    assert rows == read_results(tmp_path / "sweep.json")
+    for row in rows:
+        assert row.floor_images == 40 and row.frechet_low is not None and row.frechet_high is not None
+        assert f"\\textbf{{{row.frechet:.3g}}} ({row.frechet_low:.3g}--{row.frechet_high:.3g})" in table
     assert Image.open(tmp_path / "sweep.png").size[0] > 300
 
 
@@ -164,7 +197,7 @@ def test_a_class_is_judged_by_data_of_that_class(tmp_path, capsys):
     floor = distance(held.images[held.labels == 3], threes)
     assert result["floor"]["Fréchet distance"] == pytest.approx(floor, rel=1e-4)
     assert "log-snr, class 3, guidance 1\n" in shown and f"data: {len(threes)} of Digits, class 3\n" in shown
-    assert "(Digits(split='heldout'), class 3)" in shown
+    assert "real images against 147: Digits(split='heldout'), class 3)" in shown
     assert (
         main(["evaluate", "Digits", "--run.split", "heldout", *CLASS[2:4], *CLASS[6:], "--out", str(tmp_path / "d")])
         == 0
@@ -181,7 +214,7 @@ def test_results_of_classes_and_scales_are_kept_apart(tmp_path, monkeypatch):
     sweep = ["--sweep", "--only", "Exponential(order=2), optimised", "--nfe", "5", "--guidance", "1.5"]
     assert main([*CLASS, *out, *sweep]) == 0
     names = {path.name for path in tmp_path.glob("sweep*")}
-    assert names == {f"sweep-class-3-guidance-1.5.{kind}" for kind in ("json", "md", "png")}
+    assert names == {f"sweep-class-3-guidance-1.5.{kind}" for kind in ("csv", "json", "md", "png", "tex")}
     monkeypatch.setattr(evaluating, "draw", lambda *_, **__: pytest.fail("samples were drawn again"))
     assert main([*CLASS, *out, "--guidance", "1"]) == 0  # what it is unless given
 

@@ -13,6 +13,7 @@ import torch
 
 from psld import CLD, PSLD, Exponential, Heun, Process
 from psld.comparison import Cell, DigitsReference, SweepResult, markdown_table, measure, read_results, write_results
+from psld.comparison.tables import latex_table
 from psld.data import Digits
 from psld.evaluation.features.bundled import bundled_classifier
 from psld.exact import Empirical
@@ -76,9 +77,9 @@ def test_cells_are_known_by_every_argument():
 def test_a_cell_against_digits_is_what_scipy_says_of_the_same_samples():
     model = Empirical(Digits("train").images[:64].double(), 0.05).model(PSLD())
     cell, seen, reference = Cell.of(Exponential(), "log-snr", model.process, 8), [], DigitsReference(heldout=100)
-    result = measure(cell, model, reference, range(90), batch_size=40, see=seen.append)
+    result = measure(cell, model, reference, range(100), batch_size=40, see=seen.append)
     grid = Exponential().grid("log-snr", model.process, 8)
-    images = Exponential().sample(model, 90, grid).x
+    images = Exponential().sample(model, 100, grid).x
     assert torch.equal(torch.cat(seen), images)
     classifier, _ = bundled_classifier("digits")
     moments = []
@@ -94,7 +95,41 @@ def test_a_cell_against_digits_is_what_scipy_says_of_the_same_samples():
 
     assert result.frechet == pytest.approx(distance(moments[0], moments[1]), rel=1e-5)
     assert result.frechet_floor == pytest.approx(distance(moments[2], moments[1]), rel=1e-5)
-    assert result.confident == confident and result.nfe == 8.0 and result.samples == 90
+    assert result.confident == confident and result.nfe == 8.0 and result.samples == 100
+    assert (result.floor_images, result.frechet_at_floor) == (100, pytest.approx(result.frechet, rel=1e-5))
+    low, high, floor = result.frechet_low, result.frechet_high, result.frechet_floor
+    assert low is not None and high is not None and floor is not None and low < result.frechet < high
+    assert result.times_floor == pytest.approx(result.frechet / floor, rel=1e-5)
+
+
+def test_a_distance_is_held_against_its_floor_at_the_same_number_of_images():
+    few = SweepResult(
+        "P", "f", "A", 5, 5.0, 0.6, frechet_floor=2.0, floor_images=360, frechet_at_floor=3.0, samples=2000
+    )
+    assert (few.times_floor, few.floor_at_this_size) == (1.5, None)
+    unknown = replace(few, frechet_at_floor=None)
+    assert unknown.times_floor is None
+    equal = replace(unknown, floor_images=2000)
+    assert (equal.times_floor, equal.floor_at_this_size) == (pytest.approx(0.3), 2.0)
+
+
+def test_a_table_in_latex_has_the_cells_of_that_in_markdown():
+    results = [SweepResult("P", "f", f"{s} & 5_%, η = 1", n, float(n), 10.0 * n) for s in "AB" for n in (5, 8)]
+    table = latex_table(results[:3], lambda result: rf"\textbf{{{result.frechet:g}}}", "100 % of {x}")
+    assert table.splitlines() == [
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{100 \% of \{x\}}",
+        r"\begin{tabular}{lrr}",
+        r"\toprule",
+        r"sampler & NFE 5 & NFE 8 \\",
+        r"\midrule",
+        r"A \& 5\_\%, $\eta$ = 1 & \textbf{50} & \textbf{80} \\",
+        r"B \& 5\_\%, $\eta$ = 1 & \textbf{50} &  \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
 
 
 def test_samples_that_diverge_have_an_infinite_distance():

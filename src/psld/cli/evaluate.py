@@ -32,7 +32,15 @@ from psld.comparison.sweeping import require_known
 from psld.distributed import launch
 from psld.evaluation.statistics import ImageStatistics
 from psld.files import file_sha256, locked
-from psld.jobs.evaluating import Evaluated, Subject, evaluate, evaluate_images, summary, write_sweep
+from psld.jobs.evaluating import (
+    Evaluated,
+    Subject,
+    evaluate,
+    evaluate_images,
+    random_choice,
+    summary,
+    write_sweep,
+)
 from psld.model import Clamped
 from psld.pretrained.published import with_place_for_results
 from psld.processes import LinearProcess
@@ -48,6 +56,8 @@ __all__ = ["run"]
 
 DESCRIPTION = """Judge the samples of a run, or images that are there already, by a data set: Fréchet distance (FID with
 Inception's features), kernel distance (KID), precision, recall, density, coverage, classifier score (Inception Score).
+Beside the distance stand its 95 % interval and its floor: the distance of as many real images, from --floor or from
+--against itself. Colour images are judged in features of EfficientNet-Lite0 unless Inception is named.
 
 Samples are drawn a batch at a time and not kept. Each result is a JSON file in RUN/evaluation, named by a hash of the
 weights and of every setting; what is there is not computed again. --sweep goes over samplers and budgets and draws a
@@ -55,7 +65,8 @@ plot; a killed sweep goes on where it was when the same command is given again. 
 samples diverged says so, and the command fails in the end, unless --allow_diverged. With --label, samples of that class
 are judged by data of that class, which need labels; without, a run trained with labels is told none."""
 
-EPILOG = """example: psld evaluate runs/demo --against Digits --sampler PredictorCorrector --grid optimised --steps 10;
+EPILOG = """example: psld evaluate runs/mine --against photos --num 500; psld evaluate
+runs/demo --against Digits --sampler PredictorCorrector --grid optimised --steps 10;
 a protocol, against statistics of psld stats: psld evaluate runs/cifar --against cifar10.npz --protocol 50k
 --extractor inception --extractor_weights pt_inception.pth; held-out images instead of samples, which gives the floor:
 psld evaluate Digits --run.split heldout --against Digits; speed against quality: psld evaluate runs/demo --against
@@ -70,11 +81,18 @@ def parser() -> CommandParser:
     options = command_parser("evaluate", DESCRIPTION, EPILOG)
     add_data_argument(options, "run", "run, checkpoint or published name; or images in place of samples")
     add_data_argument(options, "--against", "what they are judged by, or statistics of psld stats", required=True)
-    add_data_argument(options, "--floor", "held-out data or their statistics, samples at their best")
+    add_data_argument(
+        options, "--floor", "held-out data or their statistics, samples at their best; without, part of --against"
+    )
     options.add_argument(
         "--protocol", type=Literal["10k", "50k"] | None, default=None, help="10,000 or 50,000 samples, exactly"
     )
-    options.add_argument("--num", type=Several | None, default=None, help="how many samples (10000; of images, all)")
+    options.add_argument(
+        "--num",
+        type=Several | None,
+        default=None,
+        help="how many samples (10000; of images, all, or a random choice of them by --seed)",
+    )
     options.add_argument("--out", type=Text | None, default=None, help="folder of the results; default RUN/evaluation")
     add_label_arguments(options, "class to judge by data of that class, of a run trained with labels, or of images")
     options.add_argument("--sweep", type=bool, default=False, nargs="?", const=True, help="samplers × --nfe")
@@ -148,7 +166,8 @@ def _evaluate_images(config: Namespace, fabric: Fabric) -> int:
     folder = Path(config.out) if config.out else (beside.parent if beside.is_file() else beside) / "evaluation"
     with locked(folder, "results", fabric):
         reference = _reference(config, images.image_shape, fabric)
-        result, path = evaluate_images(images, name, count, config.batch_size, reference, folder, fabric)
+        chosen = random_choice(len(images), count, config.seed)
+        result, path = evaluate_images(images, name, chosen, config.batch_size, reference, folder, fabric)
     if fabric.is_global_zero:
         print(f"{summary(result)}\nWritten to {path}.")
     return 0

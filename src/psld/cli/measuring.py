@@ -11,6 +11,7 @@ from psld.cli.kinds import Several, Text
 from psld.data import ImageData
 from psld.data.one_class import OneClass
 from psld.evaluation.features import FeatureExtractor, feature_extractor
+from psld.evaluation.features.inception import PUBLISHED
 from psld.evaluation.statistics import ImageStatistics, Measurement, is_statistics
 from psld.jobs.evaluating import statistics_of
 
@@ -26,12 +27,22 @@ def add_extractor_arguments(options: ArgumentParser) -> None:
         "--extractor",
         type=Text,
         default="auto",
-        help="digits, mnist, inception, or with --trust a file: TorchScript .pt, .onnx, .safetensors; auto goes by the "
-        "image shape",
+        help="digits, mnist, efficientnet-lite0, inception, or with --trust a file: TorchScript .pt, .onnx, "
+        ".safetensors; auto goes by the image shape, and takes efficientnet-lite0 for all but digits and MNIST unless "
+        "weights of inception are named",
     )
-    options.add_argument("--extractor_weights", type=Text, default=None, help="of inception: file, or address")
+    options.add_argument(
+        "--extractor_weights",
+        type=Text,
+        default=None,
+        help=f"of inception: file, or address; default {PUBLISHED.name}",
+    )
     options.add_argument("--extractor_sha256", type=Text, default=None, help="what the file must hash to")
-    options.add_argument("--extractor_download", action="store_true", help="fetch the weights from their address")
+    options.add_argument(
+        "--extractor_download",
+        action="store_true",
+        help="fetch the weights from their address, once: they are kept in ~/.cache/psld",
+    )
     options.add_argument("--extractor_class", type=Text, default=None, help="of .safetensors: my_package.MyNetwork")
     options.add_argument("--keep", type=Several, default=10_000, help="features kept of each set, for all but moments")
 
@@ -76,4 +87,4 @@ def measured(
     if isinstance(data, ImageStatistics):
         return data
     images, name = data
-    return statistics_of(images, len(images), extractor, config.keep, config.batch_size, fabric, name)
+    return statistics_of(images, range(len(images)), extractor, config.keep, config.batch_size, fabric, name)

@@ -114,12 +114,3 @@ def read_matrices(path: Path) -> LinearRecipe:
         f"{path} must hold diffusion, curl and covariance, or drift and noise (and covariance): "
         f"got {', '.join(sorted(keys))[:200] or 'no keys'}."
     )
-
-
-def _matrix(rows: Any, where: str) -> Tensor:
-    try:
-        return torch.tensor(rows, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise RecipeError(
-            f"{where} must be a matrix, rows of numbers as [[0, 1], [2, 3]]: got {rows!r:.80}."
-        ) from error

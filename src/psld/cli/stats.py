@@ -46,7 +46,7 @@ def run(arguments: list[str]) -> int:
     fabric = launch(config.accelerator, config.devices, config.nodes)
     with locked(config.out, "statistics", fabric):
         extractor = chosen_extractor(config, data.image_shape, fabric)
-        found = statistics_of(data, len(data), extractor, config.keep, config.batch_size, fabric, source)
+        found = statistics_of(data, range(len(data)), extractor, config.keep, config.batch_size, fabric, source)
         if fabric.is_global_zero:
             found.save(config.out)
             print(f"{config.out}: {found.moments.count} images of {source}, {len(found.features)} features kept.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,11 @@ from torch import Tensor
 from psld.data import Digits
 from psld.evaluation import classifier_accuracy, energy_distance, frechet_distance
 from psld.evaluation.features import BundledClassifier, FeatureExtractor
-from psld.evaluation.metrics.frechet import FrechetDistance, frechet_between
+from psld.evaluation.metrics.frechet import FrechetDistance
 from psld.evaluation.metrics.inception_score import ClassifierScore
 from psld.evaluation.metrics.metric import Metric
 from psld.evaluation.metrics.quality import METRICS, compare
+from psld.evaluation.metrics.resampling import EqualSizes, FrechetReference, equal_sizes, frechet_interval
 from psld.evaluation.statistics import ImageStatistics, measured
 from psld.files import UnreadableFileError, atomic_file
 from psld.files.arrays import read_array
@@ -151,24 +152,72 @@ class DataReference(Reference):
     metrics: Sequence[Metric] = METRICS
     keep: int = 10_000
     device: torch.device | str = "cpu"
+    _equal: dict[int, EqualSizes] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
-    def floor_distance(self) -> float | None:
-        """From the data to other data of the same law."""
-        return None if self.floor is None else frechet_between(self.floor, self.data)
+    def _gaussian(self) -> FrechetReference:
+        return FrechetReference(self.data.moments)
 
-    @property
-    def floor_result(self) -> dict[str, Any]:
-        """The floor with its source, as a result says it; {} where there is none."""
-        return {} if self.floor is None else {"source": self.floor.source, self.extractor.distance: self.floor_distance}
+    def equal_sizes(self, samples: int) -> EqualSizes:
+        """The floor for so many features of samples, or for as many of them as there are real images for.
+
+        The real images are those of `floor`, held against the data; without, random ones of the data, held against the
+        rest of it.
+
+        Raises:
+            ValueError: too few features were kept; the message says of what.
+        """
+        if samples not in self._equal:
+            held = self.floor
+            source = f"{self.data.source or 'the data'}, images at random against the rest"
+            self._equal[samples] = equal_sizes(
+                samples,
+                self.data.features,
+                self.data.moments,
+                None if held is None else held.features,
+                source=source if held is None else held.source,
+            )
+        return self._equal[samples]
+
+    def floor_at(self, samples: int) -> float | None:
+        """The floor for so many samples; None where none can be had at that size, but for fewer only, or not at all."""
+        try:
+            equal = self.equal_sizes(samples)
+        except ValueError:
+            return None
+        return equal.floor if equal.images == samples else None
+
+    def _certainty(self, samples: ImageStatistics, value: float) -> dict[str, Any]:
+        """The interval of a distance, and its floor beside the distance of as many samples; or why there is none."""
+        name, kept = self.extractor.distance, len(samples.features)
+        interval = frechet_interval(value, samples.features, samples.moments.count, self._gaussian)
+        made: dict[str, Any] = {"interval": {"unavailable": "fewer than 40 features of samples were kept (--keep)"}}
+        if interval is not None:
+            made["interval"] = {name: [interval.low, interval.high], "standard_error": interval.standard_error}
+        try:
+            equal = self.equal_sizes(kept)
+        except ValueError as error:
+            return made | {"floor": {"unavailable": str(error)}}
+        own = equal.of(samples.features)
+        return made | {
+            "floor": {
+                name: equal.floor,
+                "std": equal.floor_std,
+                "samples": own,
+                "ratio": own / equal.floor if equal.floor > 0 else None,
+                "images": equal.images,
+                "against": equal.against,
+                "choices": len(equal.floors),
+                "source": equal.source,
+            }
+        }
 
     @property
     def identity(self) -> dict[str, Any]:
         """What a result depends on, of all this; rounded, since sums depend on threads in their last digits."""
-        moments = self.data.moments
-        digest = {"mean": f"{float(moments.mean.sum()):.6g}", "scatter": f"{float(moments.scatter.trace()):.6g}"}
         return {
-            "data": digest | {"images": moments.count, "kept": len(self.data.features)},
+            "data": _digest(self.data),
+            "floor": None if self.floor is None else _digest(self.floor),
             "extractor": self.extractor.identity,
             "metrics": [metric.spec.config() for metric in self.metrics],
         }
@@ -186,10 +235,11 @@ class DataReference(Reference):
         return measured(moved, indices, count, self.extractor, self.keep, fabric, source)
 
     def compared(self, samples: ImageStatistics) -> dict[str, Any]:
-        """Every figure of samples, how it was made, and the floor; as JSON writes it."""
+        """Every figure of samples, how sure the distance is, how it was made, and its floor; as JSON writes it."""
         name = self.extractor.distance
-        result = {"distance": name} | compare(samples, self.data, name, self.metrics)
-        return result | ({"floor": self.floor_result} if self.floor_result else {})
+        result: dict[str, Any] = {"distance": name} | compare(samples, self.data, name, self.metrics)
+        value = result["figures"].get(name)
+        return result if value is None else result | self._certainty(samples, value)
 
     def figures(self, sampler: Sampler, images: Iterable[Tensor], count: int) -> dict[str, float | None]:
         """Every figure of some images; the distance of images that are not finite is infinite."""
@@ -198,19 +248,31 @@ class DataReference(Reference):
         except DivergedError:
             for _ in images:
                 pass
-            return {"frechet": float("inf"), "frechet_floor": self.floor_distance}
+            return {"frechet": float("inf"), "frechet_floor": self.floor_at(count)}
 
     def figures_of(self, compared: dict[str, Any]) -> dict[str, float | None]:
         """What `compared` said, as fields of a `SweepResult`."""
-        found = compared["figures"]
+        name = self.extractor.distance
+        found, floor = compared["figures"], compared["floor"]
+        low, high = compared["interval"].get(name, (None, None))
         return {
-            "frechet": found[self.extractor.distance],
-            "frechet_floor": self.floor_distance,
+            "frechet": found[name],
+            "frechet_low": low,
+            "frechet_high": high,
+            "frechet_floor": floor.get(name),
+            "floor_images": floor.get("images"),
+            "frechet_at_floor": floor.get("samples"),
             "precision": found.get("precision"),
             "recall": found.get("recall"),
             "confident": found.get("confident share of samples"),
             "confident_data": found.get("confident share of data"),
         }
+
+
+def _digest(of: ImageStatistics) -> dict[str, Any]:
+    moments = of.moments
+    sums = {"mean": f"{float(moments.mean.sum()):.6g}", "scatter": f"{float(moments.scatter.trace()):.6g}"}
+    return sums | {"images": moments.count, "kept": len(of.features)}
 
 
 class DigitsReference(DataReference):
@@ -230,9 +292,8 @@ class DigitsReference(DataReference):
         train, held = Digits("train"), Digits("heldout")
         sets = {"digits": train.images, "digits (heldout)": held.images[:heldout]}
         data, floor = (
-            measured([images], range(len(images)), len(images), extractor, 0, source=name)
-            for name, images in sets.items()
+            measured([images], range(len(images)), len(images), extractor, source=name) for name, images in sets.items()
         )
-        super().__init__(extractor, data, floor, (FrechetDistance(), ClassifierScore()), keep=0)
+        super().__init__(extractor, data, floor, (FrechetDistance(), ClassifierScore()))
         accuracy = classifier_accuracy(extractor.network, held.images, held.labels)
         object.__setattr__(self, "accuracy", accuracy)  # frozen

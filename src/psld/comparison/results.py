@@ -26,7 +26,10 @@ class SweepResult:
         budget: network evaluations that were allowed.
         nfe: mean number of evaluations made, within the budget where that was possible.
         frechet: Fréchet distance, or FID.
+        frechet_low, frechet_high: 95 % interval of the distance that so many samples have on average.
         frechet_floor: the same between two sets of data.
+        floor_images: how many real images the floor is of; None where it is of as many as there are samples.
+        frechet_at_floor: the distance of so many of the samples, to be held against the floor.
         samples: how many were drawn.
         energy_distance, energy_floor, rms_to_exact: of an `ExactReference`.
         precision, recall, confident, confident_data: of a `DataReference`; the last is the share of the data.
@@ -41,7 +44,11 @@ class SweepResult:
     budget: int
     nfe: float
     frechet: float
+    frechet_low: float | None = None
+    frechet_high: float | None = None
     frechet_floor: float | None = None
+    floor_images: int | None = None
+    frechet_at_floor: float | None = None
     samples: int | None = None
     energy_distance: float | None = None
     energy_floor: float | None = None
@@ -53,6 +60,18 @@ class SweepResult:
     seconds: float | None = None
     spec: Mapping[str, Any] | None = None
     key: str = ""
+
+    @property
+    def times_floor(self) -> float | None:
+        """The distance over its floor, at the same number of images; None where there is none of that number."""
+        if not self.frechet_floor or (self.frechet_at_floor is None and self.floor_images not in (None, self.samples)):
+            return None
+        return (self.frechet if self.frechet_at_floor is None else self.frechet_at_floor) / self.frechet_floor
+
+    @property
+    def floor_at_this_size(self) -> float | None:
+        """The floor, where it is of as many images as there are samples."""
+        return self.frechet_floor if self.floor_images in (None, self.samples) else None
 
     @classmethod
     def read(cls, known: Mapping[str, Any]) -> SweepResult:
@@ -66,7 +85,7 @@ class SweepResult:
             raise TypeError(f"its {nested[0]} is a {type(known[nested[0]]).__name__}")
         given = {name: value for name, value in known.items() if name in NUMBERS + TEXTS and value not in (None, "")}
         numbers = {name: float(given[name]) for name in NUMBERS if name in given}
-        numbers |= {name: int(numbers[name]) for name in ("budget", "samples") if name in numbers}
+        numbers |= {name: int(numbers[name]) for name in ("budget", "samples", "floor_images") if name in numbers}
         texts = {"process": "", "family": ""} | {name: str(given[name]) for name in TEXTS if name in given}
         spec = known.get("spec") or None
         spec = parse_json(spec, "the column 'spec'") if isinstance(spec, str) else spec

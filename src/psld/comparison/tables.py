@@ -1,4 +1,4 @@
-"""Results as tables in Markdown: samplers down, budgets across."""
+"""Results as tables in Markdown and LaTeX: samplers down, budgets across."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from psld.comparison.results import SweepResult
 
-__all__ = ["best_of_each", "markdown_table", "process_tables"]
+__all__ = ["best_of_each", "latex_table", "markdown_table", "process_tables"]
 
 
 def markdown_table(
@@ -19,14 +19,60 @@ def markdown_table(
         shown: what stands in the cell of a result.
         families: with a column for them.
     """
+    heads, rows = _cells(results, shown, families)
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    return lines + [f"| {' | '.join(text.replace('|', '/') for text in texts)} |" for texts in rows]
+
+
+def latex_table(
+    results: Sequence[SweepResult], shown: Callable[[SweepResult], str], caption: str, families: bool = False
+) -> str:
+    """The same as a `table` with booktabs' rules; characters that LaTeX reads as commands are escaped.
+
+    Args:
+        results: as of `markdown_table`.
+        shown: what stands in the cell of a result, in LaTeX already.
+        caption: in plain text.
+        families: with a column for them.
+    """
+    heads, rows = _cells(results, shown, families)
+    words = len(heads) - len({result.budget for result in results})
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{_escaped(caption)}}}"]
+    lines += [rf"\begin{{tabular}}{{{'l' * words}{'r' * (len(heads) - words)}}}", r"\toprule"]
+    lines += [" & ".join(map(_escaped, heads)) + r" \\", r"\midrule"]
+    lines += [" & ".join([*map(_escaped, texts[:words]), *texts[words:]]) + r" \\" for texts in rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "σ": r"$\sigma$",
+    "η": r"$\eta$",
+    "Γ": r"$\Gamma$",
+    "κ": r"$\kappa$",
+    "β": r"$\beta$",
+    "ν": r"$\nu$",
+    "×": r"$\times$",
+    "λ": r"$\lambda$",
+}
+
+
+def _escaped(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def _cells(
+    results: Sequence[SweepResult], shown: Callable[[SweepResult], str], families: bool
+) -> tuple[list[str], list[list[str]]]:
     budgets = sorted({result.budget for result in results})
     heads = [*(["family"] if families else []), "sampler", *(f"NFE {budget}" for budget in budgets)]
-    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    rows = []
     for family, sampler in dict.fromkeys((result.family, result.sampler) for result in results):
         own = {r.budget: shown(r) for r in results if r.sampler == sampler}
-        texts = [*([family] if families else []), sampler.replace("|", "/"), *(own.get(b, "") for b in budgets)]
-        lines.append(f"| {' | '.join(texts)} |")
-    return lines
+        rows.append([*([family] if families else []), sampler, *(own.get(b, "") for b in budgets)])
+    return heads, rows
 
 
 def process_tables(results: Sequence[SweepResult]) -> str:

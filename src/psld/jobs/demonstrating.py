@@ -66,13 +66,16 @@ def _report(reference: DigitsReference, results: list[SweepResult], images: Mapp
     """Fréchet distances, confident shares and memorising, with their floors."""
     train, heldout = Digits("train").images, Digits("heldout").images
     assert reference.floor is not None  # it has one
+    first = results[0]
     return {
         "classifier accuracy on held-out digits": reference.accuracy,
-        "Fréchet distance floor (held-out against training images)": reference.floor_distance,
+        "Fréchet distance floor (held-out against training images)": first.frechet_floor,
+        "images of the floor": first.floor_images,
         "confident share of held-out images": reference.floor.confident,
         "samplers": {
             result.sampler: {
                 "Fréchet distance": result.frechet,
+                "times the floor, of as many samples": result.times_floor,
                 "confident share": result.confident,
                 "share closer to a training image than the median held-out image": memorised_share(
                     images[result.sampler], train, heldout
@@ -95,12 +98,13 @@ def summary(report: Mapping[str, Any]) -> str:
     lines = [
         f"training {report['seconds']['training']:.0f} s, sampling {report['seconds']['sampling']:.0f} s",
         f"judge: a digit classifier, {report['classifier accuracy on held-out digits']:.1%} right on held-out digits; "
-        f"Fréchet distance in its features, floor {floor:.2f} (held-out images)",
+        f"Fréchet distance in its features, of {SAMPLES} samples; floor {floor:.2f}, of "
+        f"{report['images of the floor']} held-out images; × floor is of as many samples",
         f"{'sampler':<54}{'Fréchet':>8}{'× floor':>9}{'confident':>11}{'near copy':>11}",
     ]
     for name, row in report["samplers"].items():
-        distance, confident, near = row.values()
-        lines.append(f"{name:<54}{distance:>8.2f}{distance / floor:>9.2f}{confident:>11.1%}{near:>11.1%}")
+        distance, times, confident, near = row.values()
+        lines.append(f"{name:<54}{distance:>8.2f}{times:>9.2f}{confident:>11.1%}{near:>11.1%}")
     real = report["confident share of held-out images"]
     lines.append(f"{'real held-out images':<54}{floor:>8.2f}{1:>9.2f}{real:>11.1%}{0.5:>11.1%}")
     return "\n".join(lines)

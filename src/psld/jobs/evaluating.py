@@ -21,7 +21,7 @@ from psld.comparison.cells import Cell
 from psld.comparison.drawing import draw
 from psld.comparison.references import DataReference
 from psld.comparison.results import SweepResult, write_results
-from psld.comparison.tables import markdown_table
+from psld.comparison.tables import latex_table, markdown_table
 from psld.data import ImageData
 from psld.distributed import lists_of_all_ranks, of_all_ranks
 from psld.evaluation.features import FeatureExtractor
@@ -41,6 +41,7 @@ __all__ = [
     "Subject",
     "evaluate",
     "evaluate_images",
+    "random_choice",
     "read_result",
     "statistics_of",
     "summary",
@@ -112,10 +113,8 @@ def evaluate(
             result: dict[str, Any] = read_result(path, reference.extractor.distance)
         else:
             result = _drawn_and_judged(subject, cell, sampler, grid, reference, fabric) | {"settings": settings}
-        floor: dict[str, Any] = reference.floor_result
-        if fabric.is_global_zero and (not known or (floor and result.get("floor") != floor)):
-            write_json(result | ({"floor": floor} if floor else {}), path)
-        result |= {"floor": floor} if floor else {}
+        if fabric.is_global_zero and not known:
+            write_json(result, path)
         row = SweepResult(
             process=repr(process),
             family=cell.family,
@@ -217,49 +216,69 @@ def _drawn_and_judged(
 
 
 def evaluate_images(
-    data: ImageData, name: str, count: int, batch_size: int, reference: DataReference, folder: Path, fabric: Fabric
+    data: ImageData,
+    name: str,
+    chosen: Sequence[int],
+    batch_size: int,
+    reference: DataReference,
+    folder: Path,
+    fabric: Fabric,
 ) -> tuple[dict[str, Any], Path]:
-    """Judges the first `count` images of data in place of samples; the result, and its file."""
+    """Judges the chosen images of data in place of samples; the result, and its file."""
     started = time.perf_counter()
-    samples = statistics_of(data, count, reference.extractor, reference.keep, batch_size, fabric, name)
+    samples = statistics_of(data, chosen, reference.extractor, reference.keep, batch_size, fabric, name)
     result = reference.compared(samples) | {"seconds": time.perf_counter() - started}
-    path = folder / f"images-{_key({'source': data.fingerprint(), 'count': count} | reference.identity)}.json"
+    digest = hashlib.sha256(json.dumps(list(chosen)).encode()).hexdigest()
+    path = folder / f"images-{_key({'source': data.fingerprint(), 'chosen': digest} | reference.identity)}.json"
     if fabric.is_global_zero:
         remove_unfinished(folder)
         write_json(result, path)
     return result, path
 
 
+def random_choice(size: int, count: int, seed: int) -> Sequence[int]:
+    """So many of 0 … size − 1, in order, drawn by a seed: the first ones of a folder are often of one class."""
+    if count >= size:
+        return range(size)
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:count].sort().values.tolist()
+
+
 def statistics_of(
-    data: ImageData, count: int, extractor: FeatureExtractor, keep: int, batch_size: int, fabric: Fabric, source: str
+    data: ImageData,
+    chosen: Sequence[int],
+    extractor: FeatureExtractor,
+    keep: int,
+    batch_size: int,
+    fabric: Fabric,
+    source: str,
 ) -> ImageStatistics:
-    """Statistics of the first `count` images of data; each process reads every so many-th."""
+    """Statistics of the chosen images of data; each process reads every so many-th."""
     from tqdm import tqdm
 
-    own = range(fabric.global_rank, count, fabric.world_size)
+    own = range(fabric.global_rank, len(chosen), fabric.world_size)
 
     def batches() -> Iterator[Tensor]:
         with tqdm(total=len(own), unit="img", disable=None, desc=source) as bar:
             for start in range(0, len(own), batch_size):
-                batch = data.batch(own[start : start + batch_size])
+                batch = data.batch([chosen[position] for position in own[start : start + batch_size]])
                 yield batch.to(fabric.device)
                 bar.update(len(batch))
 
-    return measured(batches(), own, count, extractor, keep, fabric, source)
+    return measured(batches(), own, len(chosen), extractor, keep, fabric, source)
 
 
 # -- for people --------------------------------------------------------------------------------------------------------
 
 
 def summary(result: Mapping[str, Any]) -> str:
-    """Every figure of a result a line, and how it was measured."""
-    lines = []
+    """Every figure of a result a line, how sure the distance is, its floor, and how it was measured."""
+    lines, distance = [], result["distance"]
+    wide = max(32, *(len(name) + 1 for name in result["figures"]))
     for name, value in result["figures"].items():
         shown = f"{value['mean']:.5g} ± {value['std']:.2g}" if isinstance(value, dict) else f"{value:.5g}"
-        lines.append(f"{name:<32} {shown}")
-    if "floor" in result:
-        floor = result["floor"]
-        lines.append(f"{'floor of ' + result['distance']:<32} {floor[result['distance']]:.5g}  ({floor['source']})")
+        lines.append(f"{name:<{wide}} {shown}{_certainty(result, name) if name == distance else ''}")
+        if name == distance:
+            lines += _floor(result, wide)
     samples, data = result["samples"], result["data"]
     lines += [
         f"samples: {samples['images']} of {samples['source']}",
@@ -277,32 +296,75 @@ def summary(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _certainty(result: Mapping[str, Any], distance: str) -> str:
+    interval = result.get("interval", {})
+    if distance not in interval:
+        return f"  (no interval: {interval['unavailable']})" if interval else ""
+    low, high = interval[distance]
+    return f"  (95 %: {low:.5g} … {high:.5g}, for {result['samples']['images']} samples)"
+
+
+def _floor(result: Mapping[str, Any], wide: int) -> list[str]:
+    """The floor beside the distance of as many samples, both from the same images."""
+    floor, distance = result.get("floor", {}), result["distance"]
+    if distance not in floor:
+        return [f"{'its floor':<{wide}} none: {floor['unavailable']}"] if floor else []
+    spread = "" if floor["std"] is None else f" ± {floor['std']:.2g}"
+    made = f"{floor['images']} real images against {floor['against']}: {floor['source']}"
+    times = "" if floor["ratio"] is None else f": {floor['ratio']:.3g} × the floor"
+    return [
+        f"{'its floor':<{wide}} {floor[distance]:.5g}{spread}  ({made})",
+        f"{'of as many samples':<{wide}} {floor['samples']:.5g}{times}",
+    ]
+
+
 def write_sweep(
     subject: Subject, results: Sequence[Evaluated], reference: DataReference, folder: Path, name: str
 ) -> str:
-    """NAME.json, .md and .png of a sweep in a folder; returns the tables."""
+    """NAME.json, .csv, .md, .tex and .png of a sweep in a folder; returns the tables in Markdown."""
     rows, first = [evaluated.row for evaluated in results], results[0].result
     against = reference.data.source or "the data"
     compared = f"{first['samples']['images']} samples of {subject.name}{subject.told}"
     compared += f" against {first['data']['images']} images of {against}"
-    tables = _tables(rows, first, compared)
-    write_results(rows, folder / f"{name}.json")
-    with atomic_file(folder / f"{name}.md") as file:
-        file.write(tables.encode())
+    caption = f"{first['distance']}, {compared}{_how_sure(rows)}; features: {first['extractor']}."
+    tables = _tables(rows, caption)
+    for kind in ("json", "csv"):
+        write_results(rows, folder / f"{name}.{kind}")
+    for kind, text in (("md", tables), ("tex", latex_table(rows, _shown(rows, r"\textbf{{{}}}", "--"), caption))):
+        with atomic_file(folder / f"{name}.{kind}") as file:
+            file.write(text.encode())
     plot_speed_quality(rows, folder / f"{name}.png", f"{first['distance']} to {against}")
     return tables
 
 
-def _tables(rows: Sequence[SweepResult], first: Mapping[str, Any], compared: str) -> str:
-    """Distances, the best of each budget in bold; how they were measured; and confident shares, of a classifier."""
+def _how_sure(rows: Sequence[SweepResult]) -> str:
+    """What the brackets mean, and the floor, of as many images as it is of."""
+    sure = " (95 % interval in brackets)" if any(row.frechet_low is not None for row in rows) else ""
+    floor, images = rows[0].frechet_floor, rows[0].floor_images
+    if floor is None:
+        return sure
+    ratios = [row.times_floor for row in rows if row.times_floor is not None]
+    best = f", at which size the best is {min(ratios):.3g} × that" if ratios else ""
+    return f"{sure}, floor {floor:.3g} for {images} images{best}"
+
+
+def _shown(rows: Sequence[SweepResult], bold: str, to: str) -> Callable[[SweepResult], str]:
+    """What stands in a cell: the distance, the best of each budget in bold, and its interval."""
     best = {budget: min(r.frechet for r in rows if r.budget == budget) for budget in {r.budget for r in rows}}
 
-    def distance(row: SweepResult) -> str:
-        return f"**{row.frechet:.3g}**" if row.frechet == best[row.budget] else f"{row.frechet:.3g}"
+    def shown(row: SweepResult) -> str:
+        value = f"{row.frechet:.3g}"
+        value = bold.format(value) if row.frechet == best[row.budget] else value
+        if row.frechet_low is None or row.frechet_high is None:
+            return value
+        return f"{value} ({row.frechet_low:.3g}{to}{row.frechet_high:.3g})"
 
-    floor = "" if rows[0].frechet_floor is None else f", floor {rows[0].frechet_floor:.3g}"
-    lines = [*markdown_table(rows, distance), ""]
-    lines += [f"{first['distance']}, {compared}{floor}; features: {first['extractor']}.", ""]
+    return shown
+
+
+def _tables(rows: Sequence[SweepResult], caption: str) -> str:
+    """Distances, the best of each budget in bold; how they were measured; and confident shares, of a classifier."""
+    lines = [*markdown_table(rows, _shown(rows, "**{}**", "–")), "", caption, ""]
     if rows[0].confident_data is not None:
         lines += [*markdown_table(rows, lambda row: f"{row.confident:.0%}"), ""]
         of_data = f"of the data {rows[0].confident_data:.0%}"

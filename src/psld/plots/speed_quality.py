@@ -42,7 +42,7 @@ def plot_speed_quality(
                 style = ":" if paper else "-"
                 name = label if paper else f"{label}, best"
                 axes.plot(*zip(*points, strict=True), style, marker="o", ms=3.5, color=colours[label], label=name)
-        floor = own[0].frechet_floor
+        floor = own[0].floor_at_this_size
         axes.set(title=process, xlabel="network evaluations", xscale="log", yscale="log")
         if floor is not None:
             axes.axhline(floor, color="0.3", lw=1, ls="--")

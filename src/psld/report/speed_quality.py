@@ -18,7 +18,7 @@ __all__ = ["SpeedQuality", "find_sweep", "measure_digits", "read_sweep"]
 
 
 class SpeedQuality(NamedTuple):
-    """Points, the floor that two sets of real images have between them (None: not known), and how it was measured."""
+    """Points, the floor (of as many real images as there are samples; None: not known), and how it was measured."""
 
     points: list[SweepResult]
     floor: float | None
@@ -38,7 +38,7 @@ def read_sweep(path: Path) -> SpeedQuality:
         ValueError: it is neither.
     """
     rows = read_results(path)
-    floors = {row.frechet_floor for row in rows if row.frechet_floor is not None}
+    floors = {row.floor_at_this_size for row in rows if row.floor_at_this_size is not None}
     counts = sorted({row.samples for row in rows if row.samples is not None})
     how = [f"Read from {path.name} in {path.parent.name}; nothing was measured anew."]
     if counts:
@@ -98,16 +98,18 @@ def measure_digits(
                 points.append(found)
             else:
                 left_out.append(f"{cell.label} at NFE {nfe}")
-    held, data = reference.floor.moments.count, reference.data.moments.count
+    held, data, floor = reference.floor.moments.count, reference.data.moments.count, reference.floor_at(samples)
     how = [
         f"Fréchet distance (not FID) between {samples} samples a point, seeds {seed} to {seed + samples - 1}, and the "
         f"{data} training digits, in the 64 features of the digit classifier in the package "
         f"({reference.accuracy:.1%} right on {len(Digits('heldout'))} held-out digits).",
-        f"Floor: the same distance of {held} held-out digits. Small sets lie further away than large ones, so "
-        "compare points of one plot only.",
+        f"Floor: the same distance of {samples} held-out digits. Small sets lie further away than large ones, so "
+        "compare points of one plot only."
+        if floor is not None
+        else f"No floor: there are {held} held-out digits, and a floor must be of as many images as there are samples.",
     ]
     if bare is not model:
         how.append("x̂₀ is held within [−1, 1], except for the paper's samplers, which run as published.")
     if left_out:
         how.append(f"Left out, no such grid or no finite distance: {'; '.join(left_out)}.")
-    return SpeedQuality(points, reference.floor_distance, how)
+    return SpeedQuality(points, floor, how)

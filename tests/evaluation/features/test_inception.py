@@ -1,6 +1,7 @@
 """The Inception network of 2015 by its published facts: names, shapes, number of parameters, and the resize rule."""
 
 import hashlib
+import io
 
 import numpy as np
 import pytest
@@ -8,7 +9,14 @@ import torch
 from torch.nn import functional as F
 
 from psld.evaluation.features import InceptionFeatures, feature_extractor
-from psld.evaluation.features.inception import BlockE, Inception2015, average_around, load_inception, resize_tensorflow1
+from psld.evaluation.features.inception import (
+    PUBLISHED,
+    BlockE,
+    Inception2015,
+    average_around,
+    load_inception,
+    resize_tensorflow1,
+)
 
 
 @pytest.fixture(scope="module")
@@ -132,5 +140,19 @@ def test_weights_of_another_network_are_refused(weights, tmp_path):
     (tmp_path / "cut.pth").write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ValueError, match="cannot be read as weights"):
         load_inception(tmp_path / "cut.pth")
-    with pytest.raises(ValueError, match="Inception, whose weights are not part of psld"):
-        feature_extractor("auto", (3, 32, 32))
+
+
+def test_the_published_weights_are_fetched_when_asked_for_and_kept_only_if_they_are_right(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match="pt_inception-2015-12-05-6726825d.pth .*--extractor_download once"):
+        feature_extractor("inception", (3, 32, 32))
+    asked = []
+
+    def another_file(address):
+        asked.append(address)
+        return io.BytesIO(b"not the weights")
+
+    monkeypatch.setattr("urllib.request.urlopen", another_file)
+    with pytest.raises(ValueError, match=f"has SHA-256 .*, not {PUBLISHED.sha256}"):
+        feature_extractor("inception", (3, 32, 32), download=True)
+    assert asked == [PUBLISHED.address] and not any(path.is_file() for path in tmp_path.rglob("*"))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from psld.evaluation.features import BundledClassifier
-from psld.evaluation.metrics.kernel_distance import KernelDistance, kernel_distance
+from psld.evaluation.metrics.kernel_distance import KernelDistance, kernel_distance, unbiased_kernel_distance
 from psld.evaluation.metrics.metric import Metric
 from psld.evaluation.metrics.neighbours import neighbourhoods
 from psld.evaluation.metrics.quality import METRICS, compare
@@ -54,13 +54,19 @@ def test_standard_figures_and_their_names_under_inception(sets):
     assert (figures["density"], figures["coverage"]) == (far.density, far.coverage)
     mean, spread = kernel_distance(data.features, samples.features, 100, 99)
     expected = {"mean": mean, "std": spread, "subsets": 100, "subset_size": 99}
-    assert figures["kernel distance"] == expected
+    assert figures["kernel distance over subsets"] == expected
+    value, error = unbiased_kernel_distance(data.features, samples.features)
+    assert figures["kernel distance"] == {"mean": value, "std": error, "samples": 99, "data": 99}
     names = [("Fréchet distance", "FID"), ("kernel distance", "KID")]
+    names += [("kernel distance over subsets", "KID over subsets")]
     names += [(f"classifier score of {of}", f"Inception Score of {of}") for of in ("samples", "data")]
     of_inception = compare(samples, data, "FID")["figures"]
     for name, called in names:
         assert of_inception[called] == figures[name]
-    few = compare(samples, data, "FID", (KernelDistance(subsets=3, subset_size=10),))["figures"]["KID"]
+    named = compare(samples, data, "Fréchet distance in other features")["figures"]
+    assert named["Fréchet distance in other features"] == figures["Fréchet distance"]
+    assert named["kernel distance in other features"] == figures["kernel distance"] and "FID" not in named
+    few = compare(samples, data, "FID", (KernelDistance(subsets=3, subset_size=10),))["figures"]["KID over subsets"]
     assert (few["subsets"], few["subset_size"]) == (3, 10)
 
 

@@ -2,6 +2,7 @@
 
 from psld.evaluation.features.extractors import (
     BundledClassifier,
+    EfficientNetFeatures,
     ExternalFeatures,
     FeatureExtractor,
     InceptionFeatures,
@@ -11,6 +12,7 @@ from psld.evaluation.features.extractors import (
 
 __all__ = [
     "BundledClassifier",
+    "EfficientNetFeatures",
     "ExternalFeatures",
     "FeatureExtractor",
     "InceptionFeatures",

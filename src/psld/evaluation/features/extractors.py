@@ -1,7 +1,8 @@
 """Networks whose features and class probabilities samples are judged by, each with a name that says exactly which.
 
 Images come in [−1, 1] and are rounded to 8 bits first, as they are when written to files, so that samples and data are
-judged alike. Only with the Inception network of 2015 is a Fréchet distance called FID.
+judged alike. Only with the Inception network of 2015 is a Fréchet distance called FID; with EfficientNet-Lite0, which
+serves where Inception's weights are not at hand, it bears the name of that network.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from psld.evaluation.features.bundled import bundled_classifier
-from psld.evaluation.features.inception import load_inception
+from psld.evaluation.features.efficientnet import load_efficientnet
+from psld.evaluation.features.inception import PUBLISHED, load_inception
 from psld.evaluation.features.weight_files import load_tensors, weights_file
 from psld.files import UnreadableFileError
 from psld.files.reading import said
@@ -26,6 +28,7 @@ from psld.samplers.divergence import DivergedError
 
 __all__ = [
     "BundledClassifier",
+    "EfficientNetFeatures",
     "ExternalFeatures",
     "FeatureExtractor",
     "InceptionFeatures",
@@ -34,6 +37,7 @@ __all__ = [
 ]
 
 ROUNDED = "8 bits a channel, rounded to the nearest"
+COLOURS = "grey repeated to RGB, transparency on white"
 
 
 class UntrustedNetworkError(ValueError):
@@ -118,32 +122,76 @@ class BundledClassifier(FeatureExtractor):
         return features, self.network.head(features)
 
 
+def _require_colours(shape: tuple[int, ...], network: str) -> None:
+    if shape[0] not in (1, 3, 4):
+        raise ValueError(
+            f"images are of shape {shape}, and {network} takes 1 channel (grey), 3 (RGB) or 4 (RGB with transparency)."
+        )
+
+
+def _colours(pixels: UInt8[Tensor, "n C H W"]) -> UInt8[Tensor, "n 3 H W"]:
+    """RGB of grey, of RGB, or of RGBA in front of white."""
+    if pixels.shape[1] == 4:
+        opacity = pixels[:, 3:].float() / 255
+        return (pixels[:, :3] * opacity + 255 * (1 - opacity)).round().byte()
+    return pixels.expand(-1, 3, -1, -1)
+
+
+class EfficientNetFeatures(FeatureExtractor):
+    """The 1280 features of EfficientNet-Lite0, trained on ImageNet: of images of any size, from the package alone.
+
+    Distances in them are not FID and not to be compared with published FIDs. There are no logits: a score of ImageNet's
+    classes says nothing of most data.
+
+    Raises:
+        ModuleNotFoundError: its packages are not installed; the message names the command.
+        ValueError: the file of weights is not the published one.
+    """
+
+    distance = "Fréchet distance in EfficientNet-Lite0 features"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, found = load_efficientnet()
+        self.identity = f"EfficientNet-Lite0, ImageNet, sha256 {found}"
+        self.convention = (
+            f"{ROUNDED}; {COLOURS}; resized to 224×224 bicubically with antialiasing, as Pillow does it, and not "
+            f"rounded again; (x − 127) / 128"
+        )
+
+    def require_shape(self, shape: tuple[int, ...]) -> None:
+        _require_colours(shape, "EfficientNet-Lite0")
+
+    def of_bytes(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.network(_colours(pixels)), None
+
+
 class InceptionFeatures(FeatureExtractor):
     """The 2048 features of FID, and the logits of the Inception Score.
 
     Args:
-        weights: the published file, or its address.
-        sha256: what it must hash to; needed for an address.
+        weights: a file, or the address of one; by default the published file, `psld.evaluation.features.inception`'s
+            `PUBLISHED`, from its address.
+        sha256: what it must hash to; needed for another address than the published one.
         download: fetch the address, if it was not fetched before.
     """
 
     distance = "FID"
 
-    def __init__(self, weights: str | Path, sha256: str | None = None, download: bool = False):
+    def __init__(self, weights: str | Path = PUBLISHED.address, sha256: str | None = None, download: bool = False):
         super().__init__()
         self.network, found = load_inception(weights, sha256, download)
         self.identity = f"Inception-2015, sha256 {found}"
         self.convention = (
-            f"{ROUNDED}; grey repeated to RGB; resized to 299×299 bilinearly as TensorFlow 1 does (no half-pixel "
+            f"{ROUNDED}; {COLOURS}; resized to 299×299 bilinearly as TensorFlow 1 does (no half-pixel "
             f"shift, no antialiasing); (x − 128) / 128; logits without bias"
         )
 
     def require_shape(self, shape: tuple[int, ...]) -> None:
-        if shape[0] not in (1, 3):
-            raise ValueError(f"images are of shape {shape}, and Inception takes 1 or 3 channels.")
+        _require_colours(shape, "Inception")
 
     def of_bytes(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-        features = self.network(pixels)
+        features = self.network(_colours(pixels))
         return features, self.network.logits(features)
 
 
@@ -198,7 +246,7 @@ class ExternalFeatures(FeatureExtractor):
 SUFFIXES = (".pt", ".ts", ".jit", ".torchscript", ".onnx", ".safetensors")
 WRONG_KIND = (
     "{}: a feature extractor is TorchScript (.pt, .ts, .jit), .onnx or .safetensors, or one of digits, mnist, "
-    "inception."
+    "efficientnet-lite0, inception."
 )
 
 
@@ -272,10 +320,10 @@ def feature_extractor(
     """The extractor of that name for images of that shape, in evaluation mode on the CPU.
 
     Args:
-        name: "auto" (by the shape: digits, mnist, else inception), "digits", "mnist", "inception", or the file of
-            another network.
+        name: "auto" (digits or mnist by the shape; of other images inception where weights of it are named, otherwise
+            efficientnet-lite0), "digits", "mnist", "inception", "efficientnet-lite0", or the file of another network.
         shape: (C, H, W). Images of four channels, with transparency, are flattened onto white first.
-        weights: of inception: file or address.
+        weights: of inception: file or address; None for the published file.
         sha256: what the file of weights must hash to.
         network_class: for .safetensors.
         download: fetch weights from an address.
@@ -285,6 +333,7 @@ def feature_extractor(
         UntrustedNetworkError: another network, which is not trusted.
         ValueError: images it does not take, weights that are missing, or a file that is wrong.
         FileNotFoundError: there is no such file.
+        ModuleNotFoundError: a package that the network comes from is not installed.
     """
     if shape[0] == 4:
         from psld.evaluation.features.flattened import Flattened
@@ -293,7 +342,7 @@ def feature_extractor(
         return Flattened(feature_extractor(name, of_colours, weights, sha256, network_class, download, trust)).eval()
     if name == "auto":
         known: dict[tuple[int, ...], str] = {(1, 8, 8): "digits", (1, 28, 28): "mnist", (1, 32, 32): "mnist"}
-        name = known.get(tuple(shape), "inception")
+        name = known.get(tuple(shape), "efficientnet-lite0") if weights is None else "inception"
     if name in ("digits", "mnist"):
         given = {"weights": weights, "sha256": sha256, "network_class": network_class, "download": download or None}
         needless = [f"{argument} ({value})" for argument, value in given.items() if value is not None]
@@ -304,12 +353,9 @@ def feature_extractor(
             )
         extractor = BundledClassifier(name)
     elif name == "inception":
-        if weights is None:
-            raise ValueError(
-                f"images of shape {tuple(shape)} are judged by Inception, whose weights are not part of psld: give "
-                f"--extractor_weights FILE, or an address with --extractor_sha256; or another --extractor."
-            )
-        extractor = InceptionFeatures(weights, sha256, download)
+        extractor = InceptionFeatures(weights or PUBLISHED.address, sha256, download)
+    elif name == "efficientnet-lite0":
+        extractor = EfficientNetFeatures()
     else:
         extractor = ExternalFeatures(name, network_class, sha256, download, trust)
     extractor.require_shape(tuple(shape))

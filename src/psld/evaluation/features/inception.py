@@ -15,11 +15,20 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from psld.evaluation.features.weight_files import load_tensors, weights_file
+from psld.evaluation.features.weight_files import PublishedFile, load_tensors, weights_file
 
-__all__ = ["Inception2015", "load_inception", "resize_tensorflow1"]
+__all__ = ["PUBLISHED", "Inception2015", "load_inception", "resize_tensorflow1"]
 
 SIDE = 299
+
+PUBLISHED = PublishedFile(
+    name="pt_inception-2015-12-05-6726825d.pth",
+    address="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+    sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    size=95_628_359,
+)
+"""TensorFlow's weights of 5 December 2015, converted by pytorch-fid (Apache-2.0). torch-fidelity's release v0.2.0 has
+the same file, of the same hash, as weights-inception-2015-12-05-6726825d.pth."""
 
 
 class Inception2015(nn.Module):
@@ -216,19 +225,21 @@ def _interpolation(size: int, side: int) -> Float[Tensor, "side size"]:
     return matrix.scatter_add_(1, (low + 1).clamp(max=size - 1)[:, None], weight[:, None])
 
 
-def load_inception(weights: str | Path, sha256: str | None = None, download: bool = False) -> tuple[Inception2015, str]:
+def load_inception(
+    weights: str | Path = PUBLISHED.address, sha256: str | None = None, download: bool = False
+) -> tuple[Inception2015, str]:
     """The network with published weights, in evaluation mode, and the SHA-256 of the file.
 
     Args:
-        weights: a file, or the address of one (see `weights_file`).
-        sha256: what the file must hash to; needed for an address.
+        weights: a file, or the address of one (see `weights_file`); by default the published one.
+        sha256: what the file must hash to; needed for another address than the published one.
         download: fetch the address, if it was not fetched before.
 
     Raises:
         ValueError: no hash for an address, another hash, or weights of another network.
         FileNotFoundError: there is no such file.
     """
-    file, found = weights_file(weights, sha256, download)
+    file, found = weights_file(PUBLISHED if weights == PUBLISHED.address else weights, sha256, download)
     network = Inception2015()
     load_tensors(network, file)
     return network.eval().requires_grad_(False), found

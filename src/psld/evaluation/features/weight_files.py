@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -12,13 +13,42 @@ from torch import Tensor, nn
 from psld.files import UnreadableFileError, atomic_file, file_sha256
 from psld.files.tensors import read_safetensors, read_torch
 
-__all__ = ["load_tensors", "weights_file"]
+__all__ = ["PublishedFile", "cache_folder", "load_tensors", "weights_file"]
 
 
-def weights_file(weights: str | Path, sha256: str | None = None, download: bool = False) -> tuple[Path, str]:
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file of weights that others published.
+
+    Attributes:
+        name: what it is called there.
+        address: of its download.
+        sha256: of its content.
+        size: in bytes.
+    """
+
+    name: str
+    address: str
+    sha256: str
+    size: int
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: ~/.cache/psld, or $XDG_CACHE_HOME/psld."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "psld"
+
+
+def weights_file(
+    weights: str | Path | PublishedFile, sha256: str | None = None, download: bool = False
+) -> tuple[Path, str]:
     """A file, downloaded first if `weights` is an address (with ://) and a download is asked for, and its SHA-256.
 
-    A download goes to ~/.cache/psld (or $XDG_CACHE_HOME/psld) under its hash, and is kept only if that is right.
+    A download goes to `cache_folder()` under its hash, and is kept only if that is right.
+
+    Args:
+        weights: a file, an address, or a published file, whose hash is known.
+        sha256: what the file must hash to; needed for an address.
+        download: fetch the address, if it was not fetched before.
 
     Raises:
         ValueError: no hash for an address, or another one than was asked for; an address that was not fetched before,
@@ -26,6 +56,9 @@ def weights_file(weights: str | Path, sha256: str | None = None, download: bool 
         FileNotFoundError: there is no such file.
         OSError: the address cannot be read.
     """
+    published = None
+    if isinstance(weights, PublishedFile):
+        published, weights, sha256 = weights, weights.address, sha256 or weights.sha256
     expected = sha256.lower() if sha256 else None
     if "://" not in str(weights):
         file = Path(weights)
@@ -38,9 +71,14 @@ def weights_file(weights: str | Path, sha256: str | None = None, download: bool 
         raise ValueError(
             f"{weights} is an address: give the SHA-256 that the file must have, so that it can be checked."
         )
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "psld"
-    file = folder / f"{expected}.weights"
+    file = cache_folder() / f"{expected}.weights"
     if not file.is_file():
+        if not download and published is not None:
+            raise ValueError(
+                f"the weights {published.name} ({published.size / 1e6:.0f} MB, SHA-256 {published.sha256}) are not in "
+                f"{cache_folder()}, and nothing is downloaded unasked: give --extractor_download once (download=True) "
+                f"to fetch them from {published.address}, or the file itself with --extractor_weights."
+            )
         if not download:
             raise ValueError(
                 f"{weights} is an address, and nothing is downloaded unasked: say so (download=True, "

@@ -23,7 +23,7 @@ from psld.specs.arguments import checked
 if TYPE_CHECKING:
     from psld.evaluation.statistics import ImageStatistics
 
-__all__ = ["FrechetDistance", "frechet_between", "frechet_distance", "frechet_from_moments"]
+__all__ = ["FrechetDistance", "frechet_between", "frechet_distance", "frechet_from_moments", "symmetric_root"]
 
 
 class FrechetDistance(Metric):
@@ -61,7 +61,7 @@ def frechet_from_moments(
     Covariances are symmetric positive semi-definite; eigenvalues below rounding, or negative, count as 0.
     """
     mean_a, cov_a, mean_b, cov_b = (moment.double() for moment in (mean_a, cov_a, mean_b, cov_b))
-    overlap = torch.linalg.svdvals(_root(cov_a) @ _root(cov_b)).sum()
+    overlap = torch.linalg.svdvals(symmetric_root(cov_a) @ symmetric_root(cov_b)).sum()
     distance = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * overlap
     return max(float(distance), 0.0)
 
@@ -74,7 +74,7 @@ def _moments(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " d"], Float
     return moments.mean, moments.covariance
 
 
-def _root(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+def symmetric_root(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     """The symmetric square root; what rounding leaves of a zero eigenvalue is cut: its root would be 1e8 times it."""
     values, vectors = torch.linalg.eigh(covariance)
     floor = len(values) * torch.finfo(values.dtype).eps * values[-1]

@@ -26,7 +26,7 @@ def compare(
     Args:
         samples: what is judged.
         data: what it is judged by.
-        distance: "FID" or "Fréchet distance", as `FeatureExtractor.distance` says.
+        distance: "FID", "Fréchet distance" or that in features of a named network, as `FeatureExtractor.distance` says.
         metrics: what is computed.
 
     Raises:
@@ -36,8 +36,8 @@ def compare(
     figures: dict[str, Any] = {}
     for metric in metrics:
         if metric.applies(samples, data):
-            called = metric.with_inception if distance == "FID" else {}
-            figures |= {called.get(name, name): figure for name, figure in metric(samples, data).items()}
+            found = metric(samples, data)
+            figures |= {_called(name, distance, metric): figure for name, figure in found.items()}
     return {
         "figures": figures,
         "metrics": [metric.spec.config() for metric in metrics],
@@ -48,3 +48,10 @@ def compare(
         "samples": {"images": samples.moments.count, "kept": len(samples.features), "source": samples.source},
         "data": {"images": data.moments.count, "kept": len(data.features), "source": data.source},
     }
+
+
+def _called(name: str, distance: str, metric: Metric) -> str:
+    """A figure's name: its own with Inception's features, and of features of a named network with that name."""
+    if distance == "FID":
+        return metric.with_inception.get(name, name)
+    return name + distance.removeprefix(FrechetDistance.name) if name in metric.with_inception else name
