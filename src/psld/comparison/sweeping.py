@@ -81,7 +81,7 @@ def sweep(
     rows = [row for row in read_results(folder / "rows.json") if row.key]
     done, fitting = {row.key for row in rows}, 0
     for model in models:
-        every = [cell for budget in budgets for cell in cells(model.process, budget)]
+        every = [cell for budget in budgets for cell in cells(model.process, budget, model)]
         chosen = [cell for cell in every if not only or any(part in cell.label for part in only)]
         fitting += len(chosen)
         wanted = [cell for cell in chosen if cell.key(model.process) not in done]

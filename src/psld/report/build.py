@@ -69,7 +69,7 @@ class ReportSettings:
     """
 
     sampler: Sampler
-    grid: str = "log-snr"
+    grid: str = "best"
     steps: int = 20
     num: int = 64
     seed: int = 0
@@ -128,7 +128,7 @@ def build_report(run: TrainedRun, settings: ReportSettings, command: str) -> str
     if len(run.image_shape) != 3 or run.image_shape[0] not in (1, 3):
         raise ValueError(f"a report shows grey or colour images, (1 or 3, H, W): the run has {run.image_shape}.")
     started, folder = time.monotonic(), run_folder(run.checkpoint)
-    settings.sampler.grid(settings.grid, run.model.process, settings.steps)
+    settings.sampler.grid(settings.grid, run.model.process, settings.steps, run.model.spectrum)
     curve = read_loss(folder / "metrics.csv")
     sweep = settings.sweep or find_sweep(folder)
     rows = None if sweep is None else read_sweep(sweep)
@@ -179,7 +179,7 @@ def _overview(run: TrainedRun, command: str) -> Section:
 def _pictures(run: TrainedRun, settings: ReportSettings) -> list[Section]:
     """Samples, nearest images, film and paths."""
     sampler, process, shape = settings.sampler, run.model.process, run.image_shape
-    grid = sampler.grid(settings.grid, process, settings.steps)
+    grid = sampler.grid(settings.grid, process, settings.steps, run.model.spectrum)
     seeds = range(settings.seed, settings.seed + settings.num)
     images, nfe = draw_samples(sampler, run.model, shape, grid, seeds, run.device)
     clamped = "held within [−1, 1]" if isinstance(run.model, Clamped) else "not clamped"
