@@ -31,6 +31,7 @@ from psld.specs.arguments import checked, image_shape, non_negative, shown
 if TYPE_CHECKING:
     from psld.samplers import Sampler, Samples
     from psld.samplers.grids import Grid
+    from psld.spectrum import Spectrum
 
 __all__ = [
     "Clamped",
@@ -105,11 +106,13 @@ class Model(ABC):
         classes: number of labels that it can be told, as label= of a call; None where it takes none.
         data_range: the range of the data's values, (−1, 1) for images; None where it is not known. `sample` holds x̂₀
             within it.
+        spectrum: mean and principal components of the data; None where they are not known. Grids are derived from it.
     """
 
     process: LinearProcess
     data_shape: tuple[int, ...] | None = None
     data_range: tuple[float, float] | None = None
+    spectrum: Spectrum | None = None
     classes: int | None = None
 
     @abstractmethod
@@ -137,9 +140,9 @@ class Model(ABC):
         Args:
             n: how many; as many as there are seeds when None.
             steps: network evaluations of each, the last denoising included.
-            sampler: any of `psld.samplers`; the second-order exponential one when None. Its own `sample` takes more
-                arguments.
-            grid: times, or the name of a grid; the best one known for process, sampler and steps when None.
+            sampler: any of `psld.samplers`; `psld.samplers.defaults.default_sampler` when None. Its own `sample` takes
+                more arguments.
+            grid: times, or the name of a grid; the best one known for process, sampler, steps and data when None.
             seeds: the first of n consecutive seeds, or one a sample. A sample depends on its own seed only.
             batch_size: samples at a time; all at once when None.
             progress: show a progress bar.
@@ -147,13 +150,11 @@ class Model(ABC):
         Raises:
             ValueError: the shape of the data is not known, or as `Sampler.sample`.
         """
-        from psld.samplers import (  # samplers stand above models, and this one method reaches up to them
-            Exponential,
-            Sampler,
-        )
+        from psld.samplers.defaults import default_sampler  # samplers stand above models; this one method reaches up
+        from psld.samplers.sampler import Sampler
 
         model = self if self.data_range is None else Clamped(self, *self.data_range)
-        chosen = Exponential() if sampler is None else sampler
+        chosen = default_sampler(model) if sampler is None else sampler
         if not isinstance(chosen, Sampler):
             raise ValueError(f"sampler must be one of psld.samplers, or None: got {shown(sampler)}.")
         return chosen.sample(model, n, grid, seeds, steps=steps, batch_size=batch_size, progress=progress)
@@ -359,7 +360,7 @@ class ModelWrapper(Model):
     def __init__(self, model: Model):
         self.model = model
         self.process, self.data_shape, self.classes = model.process, model.data_shape, model.classes
-        self.data_range = model.data_range
+        self.data_range, self.spectrum = model.data_range, model.spectrum
 
     @property
     def device(self) -> torch.device:

@@ -31,6 +31,7 @@ from psld.pretrained.published import published_checkpoint
 from psld.processes import PSLD, LinearProcess, Matching
 from psld.specs import bounded, build, resolve, spec_of
 from psld.specs.arguments import checked, device_name
+from psld.spectrum import SPECTRUM, Spectrum
 from psld.training.checkpoint import CONFIG, has_checkpoint, latest_checkpoint, weight_files
 from psld.training.reading import load_weights
 
@@ -42,6 +43,7 @@ __all__ = [
     "load_data",
     "network_from",
     "save",
+    "spectrum_file",
 ]
 
 Weights = Literal["ema", "online"]
@@ -73,7 +75,8 @@ def load(
         trust: make whatever classes the folder names, not only psld's. This runs code that the folder chooses.
 
     Returns:
-        The model, frozen and in evaluation mode, with its `data_shape` and the `data_range` of images.
+        The model, frozen and in evaluation mode, with its `data_shape`, the `data_range` of images, and the `spectrum`
+        of its data where the folder, or the run that it belongs to, has spectrum.safetensors.
 
     Raises:
         FileNotFoundError: there is no checkpoint or no config.yaml with it.
@@ -87,7 +90,7 @@ def load(
     device_name("device", device)
     here, folder = available_device(device), published_checkpoint(path)
     if _is_of_diffusers(folder):
-        return _of_diffusers(folder, device, process or PSLD())
+        return _with_spectrum(_of_diffusers(folder, device, process or PSLD()), folder)
     folder, config = _described(folder)
     if process is not None and config["predicts"] != "denoiser":
         raise ValueError(
@@ -102,7 +105,8 @@ def load(
     load_weights(folder, network, weights)
     network.to(here).eval().requires_grad_(False)
     meaning = {name: config[name] for name in ("predicts", "matching", "jitter")}
-    return _of_images(ScoreModel(network, process or own, **meaning, data_shape=tuple(config["image_shape"])))
+    model = _of_images(ScoreModel(network, process or own, **meaning, data_shape=tuple(config["image_shape"])))
+    return _with_spectrum(model, folder)
 
 
 class LoadedClassifier(nn.Module):
@@ -219,7 +223,8 @@ def _objects(config: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 @checked
 def save(model: ScoreModel, out: str | Path) -> Path:
-    """Writes a model as a folder that `load` and every command take: model_ema.safetensors and config.yaml.
+    """Writes a model as a folder that `load` and every command take: model_ema.safetensors, config.yaml, and the
+    spectrum of its data where the model knows it.
 
     Raises:
         FileExistsError: there is something in `out`.
@@ -238,7 +243,8 @@ def save(model: ScoreModel, out: str | Path) -> Path:
         "jitter": model.jitter,
         "image_shape": list(model.known_shape()),
     }
-    return write_model_folder(out, None, network.state_dict(), yaml.safe_dump(config, sort_keys=False))
+    text = yaml.safe_dump(config, sort_keys=False)
+    return write_model_folder(out, None, network.state_dict(), text, model.spectrum)
 
 
 def network_from(config: Mapping[str, Any], process: LinearProcess, trust: bool, where: str) -> nn.Module:
@@ -329,6 +335,26 @@ def _of_diffusers(folder: Path, device: str, process: LinearProcess) -> ScoreMod
     if len(shape) != 3 or not all(type(n) is int and n > 0 for n in shape) or math.prod(shape) > PIXELS:
         raise ValueError(f"{file} does not say the shape of an image: in_channels and sample_size must be counts.")
     return _of_images(ScoreModel(network, process, "denoiser", data_shape=tuple(shape)))
+
+
+def spectrum_file(folder: Path) -> Path | None:
+    """spectrum.safetensors of a folder of weights: in it, or where it is a checkpoint, in the folder of the run."""
+    places = [folder, *([folder.parents[1]] if folder.parent.name == "checkpoints" else [])]
+    return next((place / SPECTRUM for place in places if (place / SPECTRUM).is_file()), None)
+
+
+def _with_spectrum(model: ScoreModel, folder: Path) -> ScoreModel:
+    file = spectrum_file(folder)
+    if file is None:
+        return model
+    spectrum = Spectrum.load(file)
+    if spectrum.data_shape != model.known_shape():
+        raise ValueError(
+            f"{file} is of images {spectrum.data_shape}, and the model makes {model.known_shape()}: delete it, or "
+            "measure it again (psld tune)."
+        )
+    model.spectrum = spectrum
+    return model
 
 
 def _of_images(model: ScoreModel) -> ScoreModel:

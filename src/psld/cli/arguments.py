@@ -190,10 +190,16 @@ def add_sampling_arguments(options: ArgumentParser) -> None:
     options.add_subclass_arguments(
         Sampler,
         "sampler",
-        help=f"class with its arguments: {', '.join(entry.name for entry in CATALOGUE)}, or one of your own",
-        default={"class_path": "Exponential"},
+        required=False,
+        help=f"class with its arguments: {', '.join(entry.name for entry in CATALOGUE)}, or one of your own (default: "
+        "predictor and corrector in σ-space, from the Gaussian of the data where that is known)",
     )
-    options.add_argument("--grid", type=Text, default="log-snr", help=f"{', '.join(NAMES)}, or a .json file")
+    options.add_argument(
+        "--grid",
+        type=Text,
+        default="best",
+        help=f"{', '.join(NAMES)}, or a .json file; best: derived from the mean and spectrum of the data where known",
+    )
     options.add_argument(
         "--steps", type=Evaluations, default=20, help="network evaluations per sample, the last denoising included"
     )
@@ -248,9 +254,8 @@ def add_picture_arguments(options: ArgumentParser, degraded: str = "") -> None:
     if degraded:
         options.add_argument("--degraded", type=bool, default=False, nargs="?", const=True, help=degraded)
     add_sampling_arguments(options)
-    options.set_defaults({"steps": 100})
-    if degraded:
-        options.set_defaults({"sampler": {"class_path": "Ancestral"}})
+    options.set_defaults({"steps": 100, "grid": "log-snr"})
+    options.set_defaults({"sampler": {"class_path": "Ancestral" if degraded else "Exponential"}})
 
 
 def built(config: Namespace, name: str) -> Any:

@@ -19,6 +19,7 @@ from psld.networks import Autocast
 from psld.pretrained.published import published_checkpoint
 from psld.runs import LoadedClassifier, load, load_classifier
 from psld.samplers import Sampler
+from psld.samplers.defaults import default_sampler
 from psld.specs.spec import class_path
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ __all__ = ["Opened", "accelerate", "classifier_for", "clamped", "guided", "opene
 
 
 class Opened(NamedTuple):
-    """A run on its device, and the sampler."""
+    """A run on its device, and the sampler: the default one where none is named."""
 
     fabric: Fabric
     model: ScoreModel
@@ -50,7 +51,7 @@ def opened(config: Namespace, run: str) -> Opened:
     fabric = launch(config.accelerator, config.devices, config.nodes)
     model = load(checkpoint, config.weights, str(fabric.device), built(config, "process"), config.trust)
     accelerate(model, config)
-    return Opened(fabric, model, built(config, "sampler"), model.known_shape())
+    return Opened(fabric, model, built(config, "sampler") or default_sampler(model), model.known_shape())
 
 
 def accelerate(model: ScoreModel, config: Namespace) -> None:

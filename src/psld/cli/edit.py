@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> int:
     config = parser().parse_args(arguments)
     job = opened(config, config.run)
     images = read_pictures(config, job.shape)
-    grid = from_time(job.sampler.grid(config.grid, job.model.process, config.steps), config.start)
+    grid = from_time(job.sampler.grid(config.grid, job.model.process, config.steps, job.model.spectrum), config.start)
     drawing = Drawing(
         clamped(job.model, config), job.sampler, grid, config.seed, config.batch_size, job.fabric, config.allow_diverged
     )

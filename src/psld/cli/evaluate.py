@@ -41,10 +41,10 @@ from psld.jobs.evaluating import (
     summary,
     write_sweep,
 )
-from psld.model import Clamped
+from psld.model import Clamped, Model
 from psld.pretrained.published import with_place_for_results
-from psld.processes import LinearProcess
 from psld.runs import load
+from psld.samplers.defaults import default_sampler
 from psld.samplers.divergence import refusal
 from psld.training import latest_checkpoint
 from psld.training.checkpoint import has_checkpoint, weight_files
@@ -186,7 +186,7 @@ def _evaluate_run(config: Namespace, checkpoint: Path, fabric: Fabric) -> int:
         seed=config.seed,
         batch_size=config.batch_size,
     )
-    wanted = _cells(config, model.process)
+    wanted = _cells(config, subject.model)
     for cell in wanted:
         cell.build(None)  # a grid that cannot be made is refused before anything is measured
     folder = Path(config.out) if config.out else checkpoint / "evaluation"
@@ -214,11 +214,12 @@ def refuse_diverged(results: Sequence[Evaluated]) -> None:
         raise refusal(seeds, f"They were judged with the others ({named})")
 
 
-def _cells(config: Namespace, process: LinearProcess) -> list[Cell]:
+def _cells(config: Namespace, model: Model) -> list[Cell]:
     """The one of the options, or those of the sweep."""
     if not config.sweep:
-        return [Cell.of(built(config, "sampler"), config.grid, process, config.steps)]
-    known = [cell for nfe in config.nfe for cell in cells(process, nfe) if not cell.judged]
+        sampler = built(config, "sampler") or default_sampler(model)
+        return [Cell.of(sampler, config.grid, model.process, config.steps, spectrum=model.spectrum)]
+    known = [cell for nfe in config.nfe for cell in cells(model.process, nfe, model) if not cell.judged]
     require_known(config.only, [cell.label for cell in known])
     return [cell for cell in known if not config.only or any(part in cell.label for part in config.only)]
 

@@ -85,7 +85,7 @@ def run(arguments: list[str]) -> int:
 
     first = images[:1].to(job.fabric.device, torch.float64)
     sampler, _ = told(job.model, first)
-    grid = sampler.grid(config.grid, job.model.process, config.steps)
+    grid = sampler.grid(config.grid, job.model.process, config.steps, job.model.spectrum)
     drawing = Drawing(job.model, sampler, grid, config.seed, config.batch_size, job.fabric, config.allow_diverged)
     draw = conditional(drawing, images, told)
 

@@ -16,6 +16,7 @@ from psld.report import ReportSettings, TrainedRun, require_place, run_folder, w
 from psld.runs import load, load_data
 from psld.samplers import Sampler
 from psld.samplers.catalogue import CATALOGUE
+from psld.samplers.defaults import default_sampler
 from psld.samplers.grids import NAMES
 from psld.training import latest_checkpoint
 
@@ -42,10 +43,11 @@ def parser() -> CommandParser:
     options.add_subclass_arguments(
         Sampler,
         "sampler",
-        help=f"of the samples and the film: {', '.join(entry.name for entry in CATALOGUE)}, or one of your own",
-        default={"class_path": "Exponential"},
+        required=False,
+        help=f"of the samples and the film: {', '.join(entry.name for entry in CATALOGUE)}, or one of your own "
+        "(default: as for psld sample)",
     )
-    options.add_argument("--grid", type=Text, default="log-snr", help=f"{', '.join(NAMES)}, or a .json file")
+    options.add_argument("--grid", type=Text, default="best", help=f"{', '.join(NAMES)}, or a .json file")
     options.add_argument("--steps", type=Evaluations, default=20, help="network evaluations a sample")
     options.add_argument("--num", type=Count, default=64, help="samples in the grid")
     options.add_argument("--seed", type=Seed, default=0, help="seed of the first sample")
@@ -72,8 +74,12 @@ def run(arguments: list[str]) -> int:
     checkpoint = latest_checkpoint(folder)
     out = Path(config.out) if config.out else run_folder(checkpoint) / "report.html"
     require_place(out, config.overwrite)
+    model = load(folder, config.weights, config.device, trust=config.trust)
+    shape = model.known_shape()
+    if config.clamp:
+        model = Clamped(model)
     settings = ReportSettings(
-        sampler=built(config, "sampler"),
+        sampler=built(config, "sampler") or default_sampler(model),
         budgets=tuple(config.budgets),
         **{
             name: config[name]
@@ -81,10 +87,6 @@ def run(arguments: list[str]) -> int:
         },
         sweep=None if config.sweep is None else Path(config.sweep),
     )
-    model = load(folder, config.weights, config.device, trust=config.trust)
-    shape = model.known_shape()
-    if config.clamp:
-        model = Clamped(model)
     data, no_data = None, ""
     try:
         data = load_data(checkpoint, config.trust)

@@ -71,7 +71,7 @@ def run(arguments: list[str]) -> int:
         return job.sampler, clamped(completed(config.method, "--method", model=model, **measured), config)
 
     told(job.model, observed[:1])  # refuses what cannot be before anything is written
-    grid = job.sampler.grid(config.grid, job.model.process, config.steps)
+    grid = job.sampler.grid(config.grid, job.model.process, config.steps, job.model.spectrum)
     drawing = Drawing(job.model, job.sampler, grid, config.seed, config.batch_size, job.fabric, config.allow_diverged)
     settings = {"command": "restore", "operator": operator.spec.config(), "degraded": config.degraded}
     settings |= {"method": config.method.as_dict(), "noise": config.noise, **settings_of(config)}

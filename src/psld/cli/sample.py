@@ -7,12 +7,13 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from psld.cli.arguments import add_label_arguments, add_sampling_arguments, command_parser
+from psld.cli.arguments import add_label_arguments, add_sampling_arguments, built, command_parser
 from psld.cli.drawing import clamped, classifier_for, guided, opened, settings_of
 from psld.cli.kinds import Count, Text
 from psld.jobs import Drawing, Drawn, draw_samples
 from psld.plots import save_grid
 from psld.pretrained.published import published_checkpoints
+from psld.samplers.defaults import default_sampler
 
 __all__ = ["run"]
 
@@ -56,9 +57,10 @@ def run(arguments: list[str]) -> int:
         )
     job = opened(config, config.run or config.checkpoint)
     model = guided(job.model, config.label, config.guidance, classifier_for(config, job))
-    grid = job.sampler.grid(config.grid, model.process, config.steps)
+    sampler = built(config, "sampler") or default_sampler(model)  # guided, it may be another one
+    grid = sampler.grid(config.grid, model.process, config.steps, model.spectrum)
     drawing = Drawing(
-        clamped(model, config), job.sampler, grid, config.seed, config.batch_size, job.fabric, config.allow_diverged
+        clamped(model, config), sampler, grid, config.seed, config.batch_size, job.fabric, config.allow_diverged
     )
     guidance = config.guidance.as_dict() if isinstance(config.guidance, Namespace) else config.guidance
     settings = {"label": config.label, "guidance": guidance, **settings_of(config)}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
+from psld.model import Model
 from psld.processes import LinearProcess
 from psld.samplers import (
     GDDIM,
@@ -30,9 +31,11 @@ from psld.samplers import (
     VelocityVerlet,
 )
 from psld.samplers.catalogue import entry_of, family_of
+from psld.samplers.defaults import default_sampler
 from psld.samplers.grids import Grid, ends
 from psld.samplers.tuning import Judge, best_parameter
 from psld.specs import Spec
+from psld.spectrum import Spectrum
 
 __all__ = ["Cell", "cells"]
 
@@ -52,6 +55,7 @@ class Cell(NamedTuple):
         grid: name of the grid.
         build: makes both.
         judged: whether `build` needs a judge.
+        spectrum: of the data, for the grid "best".
     """
 
     family: str
@@ -61,29 +65,43 @@ class Cell(NamedTuple):
     grid: str
     build: Callable[[Judge | None], tuple[Sampler, Grid]]
     judged: bool = False
+    spectrum: Spectrum | None = None
 
     @classmethod
     def of(
-        cls, sampler: Sampler, grid: str, process: LinearProcess, nfe: int, family: str = "", label: str | None = None
+        cls,
+        sampler: Sampler,
+        grid: str,
+        process: LinearProcess,
+        nfe: int,
+        family: str = "",
+        label: str | None = None,
+        spectrum: Spectrum | None = None,
     ) -> Cell:
         """A sampler as it is, on the grid of that name; its label says both unless another is given."""
         label = f"{sampler!r}, {grid}" if label is None else label
-        return cls(family, label, nfe, sampler, grid, partial(_on_grid, sampler, grid, process, nfe))
+        known = spectrum if grid == "best" else None
+        build = partial(_on_grid, sampler, grid, process, nfe, known)
+        return cls(family, label, nfe, sampler, grid, build, spectrum=known)
 
     def key(self, process: LinearProcess) -> str:
         """What the cell of a process is known by: a hash of process, sampler, grid, budget, and whether it is tuned."""
         known = {"process": process.spec, "sampler": self.sampler.spec, "grid": self.grid}
+        known |= {} if self.spectrum is None else {"spectrum": self.spectrum.digest}
         return Spec("psld.comparison.Cell", known | {"nfe": self.nfe, "judged": self.judged}).digest
 
 
 def _on_grid(
-    sampler: Sampler, grid: str, process: LinearProcess, nfe: int, judge: Judge | None
+    sampler: Sampler, grid: str, process: LinearProcess, nfe: int, spectrum: Spectrum | None, judge: Judge | None
 ) -> tuple[Sampler, Grid]:
-    return sampler, sampler.grid(grid, process, nfe)
+    return sampler, sampler.grid(grid, process, nfe, spectrum)
 
 
-def cells(process: LinearProcess, nfe: int) -> Iterator[Cell]:
-    """What is compared for a process, the paper's samplers first."""
+def cells(process: LinearProcess, nfe: int, model: Model | None = None) -> Iterator[Cell]:
+    """What is compared for a process, the default of a model first, then the paper's samplers."""
+    if model is not None:
+        sampler = default_sampler(model)
+        yield Cell.of(sampler, "best", process, nfe, family_of(sampler), spectrum=model.spectrum)
 
     def fixed(grid: str, *samplers: Sampler) -> Iterator[Cell]:
         for sampler in samplers:

@@ -92,7 +92,7 @@ def sweep(
     from tqdm import tqdm
 
     models = list(models)
-    every = [[cell for budget in budgets for cell in cells(model.process, budget)] for model in models]
+    every = [[cell for budget in budgets for cell in cells(model.process, budget, model)] for model in models]
     require_known(only, [cell.label for of_model in every for cell in of_model])
     rows = [row for row in read_results(folder / "rows.json") if row.key]
     done = {row.key for row in rows}

@@ -33,6 +33,7 @@ from psld.samplers.sampler import (
     row,
 )
 from psld.specs.arguments import whole
+from psld.spectrum import Spectrum
 
 __all__ = ["Replacement"]
 
@@ -80,9 +81,9 @@ class Replacement(Sampler, Generic[Tables, State]):
     def grid_nfe(self, nfe: int) -> int:
         return (nfe - 1) // self.nfe_per_step + 1
 
-    def best_grid(self, process: LinearProcess, nfe: int) -> Grid:
+    def best_grid(self, process: LinearProcess, nfe: int, spectrum: Spectrum | None = None) -> Grid:
         """That of its sampler, for as many steps as the resamplings leave."""
-        return self.sampler.best_grid(process, (nfe - 1) // self.resamplings + 1)
+        return self.sampler.best_grid(process, (nfe - 1) // self.resamplings + 1, spectrum)
 
     def prepare(self, process: LinearProcess, grid: Grid) -> Plan[tuple[Tables, ReplacementTables]]:
         t, s = grid.times[:-1], grid.times[1:]

@@ -19,6 +19,7 @@ from psld.files import (
     sums_text,
     sync_folder,
 )
+from psld.spectrum import SPECTRUM, Spectrum
 from psld.training.checkpoint import AVERAGED, CONFIG, ONLINE
 from psld.training.writing import require_space
 
@@ -26,9 +27,13 @@ __all__ = ["write_model_folder"]
 
 
 def write_model_folder(
-    out: Path, weights: Mapping[str, Tensor] | None, averages: Mapping[str, Tensor] | None, config_text: str
+    out: Path,
+    weights: Mapping[str, Tensor] | None,
+    averages: Mapping[str, Tensor] | None,
+    config_text: str,
+    spectrum: Spectrum | None = None,
 ) -> Path:
-    """Writes model.safetensors, model_ema.safetensors (those of them that are given), config.yaml and SHA256SUMS.
+    """Writes model.safetensors, model_ema.safetensors, spectrum.safetensors (those given), config.yaml and SHA256SUMS.
 
     Raises:
         FileExistsError: there is something in `out`.
@@ -49,7 +54,10 @@ def write_model_folder(
                 file.write(safetensors.torch.save(plain))
         with atomic_file(partial / CONFIG) as file:
             file.write(config_text.encode())
-        hashes = {name: file_sha256(partial / name) for name in (*sets, CONFIG)}
+        if spectrum is not None:
+            spectrum.save(partial)
+        names = (*sets, CONFIG, *([SPECTRUM] if spectrum is not None else []))
+        hashes = {name: file_sha256(partial / name) for name in names}
         with atomic_file(partial / SUMS) as file:
             file.write(sums_text(hashes).encode())
         if out.is_dir():

@@ -73,7 +73,7 @@ class ReportSettings:
     """
 
     sampler: Sampler
-    grid: str = "log-snr"
+    grid: str = "best"
     steps: int = 20
     num: int = 64
     seed: int = 0
@@ -136,7 +136,7 @@ def build_report(run: TrainedRun, settings: ReportSettings, command: str) -> str
     if len(run.image_shape) != 3 or run.image_shape[0] not in (1, 3, 4):
         raise ValueError(f"a report shows images of 1, 3 or 4 channels, (C, H, W): the run has {run.image_shape}.")
     started, folder = time.monotonic(), run_folder(run.checkpoint)
-    settings.sampler.grid(settings.grid, run.model.process, settings.steps)
+    settings.sampler.grid(settings.grid, run.model.process, settings.steps, run.model.spectrum)
     curve = read_loss(folder / "metrics.csv")
     sweep = settings.sweep or find_sweep(folder)
     rows = None if sweep is None else read_sweep(sweep)
@@ -187,7 +187,7 @@ def _overview(run: TrainedRun, command: str) -> Section:
 def _pictures(run: TrainedRun, settings: ReportSettings) -> list[Section]:
     """Samples, nearest images, film and paths."""
     sampler, process, shape = settings.sampler, run.model.process, run.image_shape
-    grid = sampler.grid(settings.grid, process, settings.steps)
+    grid = sampler.grid(settings.grid, process, settings.steps, run.model.spectrum)
     seeds = range(settings.seed, settings.seed + settings.num)
     images, nfe, wrong = draw_samples(sampler, run.model, shape, grid, seeds, run.device)
     if wrong and not settings.allow_diverged:

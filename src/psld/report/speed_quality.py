@@ -86,7 +86,7 @@ def measure_digits(
     for sampler, name in compared(model.process, chosen):
         published = isinstance(sampler, (EulerMaruyama, SSCS)) and name.startswith("paper")
         for nfe in budgets:
-            cell = Cell.of(sampler, name, model.process, nfe)
+            cell = Cell.of(sampler, name, model.process, nfe, spectrum=model.spectrum)
             try:
                 cell.build(None)
             except ValueError:

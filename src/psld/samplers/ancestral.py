@@ -39,6 +39,7 @@ class Ancestral(OneStepSampler[AncestralStep]):
 
     order = 1
     stochastic = True
+    long_steps = True
 
     def tables(self, process: LinearProcess, t: Times, s: Times) -> AncestralStep:
         at_t, at_s, move = process.marginal(t), process.marginal(s), process.transition(s, t)

@@ -63,6 +63,7 @@ class Exponential(FixedStepSampler[ExponentialStep, Past]):
     """
 
     shown = ("order",)
+    long_steps = True
 
     def __init__(self, order: int = 2, eta: float = 0.0):
         if order not in (1, 2, 3):
@@ -168,6 +169,7 @@ class PredictorCorrector(FixedStepSampler[CorrectedStep, Predicted]):
 
     shown = ("predictor",)
     stochastic = False
+    long_steps = True
 
     def __init__(self, predictor: int = 2):
         if predictor not in (1, 2):

@@ -56,6 +56,7 @@ class GDDIM(FixedStepSampler[NoiseStep, Past]):
 
     shown = ("order",)
     stochastic = False
+    long_steps = True
 
     def __init__(self, order: int = 2):
         if order not in (1, 2, 3):

@@ -26,7 +26,6 @@ __all__ = [
     "NAMES",
     "Final",
     "Grid",
-    "best",
     "edm_rho",
     "ends",
     "log_snr",
@@ -35,7 +34,9 @@ __all__ = [
     "optimised",
     "optimised_projected",
     "paper",
+    "power",
     "quadratic",
+    "safe",
     "uniform",
 ]
 
@@ -147,9 +148,14 @@ def edm_rho(
     if not LEAST_RHO <= rho <= MOST_RHO:
         raise ValueError(f"rho must be in [{LEAST_RHO}, {MOST_RHO}]: got {shown(rho)}.")
     end = float(process.time_of(torch.tensor(sigma_min, dtype=torch.float64)))
-    fractions = _fractions(process, nfe, end, final)
-    high, low = start ** (1 / rho), sigma_min ** (1 / rho)
-    return _at_noise_scales(process, (high + fractions * (low - high)) ** rho, end, final)
+    steps = len(_fractions(process, nfe, end, final))
+    return _at_noise_scales(process, power(start, sigma_min, steps, rho), end, final)
+
+
+def power(first: float, last: float, count: int, rho: float) -> Float[Tensor, " n"]:
+    """`count` ≥ 2 noise scales from `first` to `last` in equal steps of σ^(1/ρ), float64."""
+    high, low = first ** (1 / rho), last ** (1 / rho)
+    return (high + torch.linspace(0.0, 1.0, count, dtype=torch.float64) * (low - high)) ** rho
 
 
 @checked
@@ -203,20 +209,23 @@ def optimised_projected(process: LinearProcess, nfe: int, final: Final = "denois
 
 
 @checked
-def best(process: LinearProcess, nfe: int, projected: bool = False) -> Grid:
-    """The optimised grid where there is one for this process and number of calls, else `log_snr`.
+def safe(process: LinearProcess, nfe: int, final: Final = "denoise") -> Grid:
+    """σ of a VP process at equal steps of its time, for data of which nothing is known but that images are in [−1, 1].
 
-    Args:
-        process: of the model.
-        nfe: network calls, the final one included.
-        projected: for a `Projected` sampler.
+    That is how DDPM's and DPM-Solver++'s samplers are spaced by default: about σ = 157, 26, 6, 2, 0.7 at 5 evaluations.
+    Where σ(T) is larger, the first step goes from there.
 
     Raises:
         ValueError: nfe too small for one step.
     """
-    if nfe in _searched(VPSDE() if projected else process):
-        return (optimised_projected if projected else optimised)(process, nfe)
-    return log_snr(process, nfe)
+    steps = nfe - (final != "none")
+    if steps < 1:
+        raise ValueError(f"nfe must be at least {1 + (final != 'none')} with final={final!r}: got {nfe}.")
+    times = 1.0 - torch.arange(steps + 1, dtype=torch.float64) / (steps + 1)
+    sigmas, top = VPSDE().noise_scale(times), float(process.noise_scale(process.T))
+    if top < float(sigmas[0]):  # a process that begins below takes as many steps over what it has
+        sigmas = sigmas * (top / float(sigmas[0]))
+    return noise_scales(process, sigmas, final)
 
 
 @checked
@@ -253,8 +262,8 @@ def _stored(process: LinearProcess, found: dict[int, tuple[float, ...]], nfe: in
     return noise_scales(process, torch.tensor(sigmas, dtype=torch.float64), final)
 
 
-NAMES = ("log-snr", "edm-rho", "uniform", "quadratic", "optimised", "paper-uniform", "paper-quadratic")
-"""What `Sampler.grid` and the programs call the grids."""
+NAMES = ("best", "safe", "log-snr", "edm-rho", "uniform", "quadratic", "optimised", "paper-uniform", "paper-quadratic")
+"""What `Sampler.grid` and the programs call the grids. "best" is the sampler's, of the data where they are known."""
 
 
 @checked
@@ -269,6 +278,8 @@ def named(name: str, process: LinearProcess, nfe: int) -> Grid:
     if name.startswith("paper-"):
         return paper(process, nfe, "uniform" if name == "paper-uniform" else "quadratic")
     makers: dict[str, Callable[[LinearProcess, int], Grid]] = {
+        "best": safe,
+        "safe": safe,
         "log-snr": log_snr,
         "edm-rho": edm_rho,
         "uniform": uniform,

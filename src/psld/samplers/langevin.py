@@ -53,6 +53,7 @@ class Langevin(FixedStepSampler[tuple[Tables, LangevinStep], State]):
         self.predictor: FixedStepSampler[Tables, State] = predictor
         self.size, self.corrections = size, corrections
         self.order, self.nfe_per_step = predictor.order, predictor.nfe_per_step + corrections
+        self.long_steps = predictor.long_steps
 
     def tables(self, process: LinearProcess, t: Times, s: Times) -> tuple[Tables, LangevinStep]:
         kernel, size = process.marginal(s), self.size

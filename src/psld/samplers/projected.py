@@ -21,13 +21,17 @@ from torch import Tensor
 from psld.kernels import Kernel, mix, outer
 from psld.model import Model, Prediction
 from psld.processes import EDM, LinearProcess, Times
-from psld.samplers.grids import Grid, best, optimised_projected
+from psld.samplers.grids import Grid, optimised_projected, safe
 from psld.samplers.sampler import FixedStepSampler, Noise, Plan, Sampler, States, Watcher
+from psld.spectrum import Spectrum
 
-__all__ = ["Ancillary", "Projected"]
+__all__ = ["Ancillary", "Projected", "Start"]
 
 Ancillary = Literal["once", "fresh", "mean"]
 """Where the ancillary noise comes from: one draw for the whole path, a new one for every call, or its mean, zero."""
+
+Start = Literal["prior", "gaussian"]
+"""Where the first network call is made: at T, or at the second time of the grid, on the Gaussian of the data."""
 
 
 class Level(NamedTuple):
@@ -39,9 +43,13 @@ class Level(NamedTuple):
 
 
 class ProjectedTables(NamedTuple):
-    """The solver's plan in σ, and the process at each of its noise scales."""
+    """The solver's plan in σ, and the process at each of its noise scales.
 
-    inner: Plan[Any]
+    inner is None where the solver has no step to take: from the Gaussian to the image in one call.
+    """
+
+    inner: Plan[Any] | None
+    start: float
     levels: dict[float, Level]
 
 
@@ -51,39 +59,52 @@ class Projected(Sampler):
     Args:
         solver: any sampler; it sees one variable, y, and the process `EDM`.
         ancillary: "once", "fresh" or "mean".
+        start: "prior" makes the first network call at T; "gaussian" makes none there: the noise is taken to the second
+            time of the grid by the flow of a Gaussian with the mean and the covariance of the data (`Model.spectrum`),
+            which is what y looks like where σ is above the leading standard deviation.
 
     Raises:
-        ValueError: another `ancillary`.
+        ValueError: another `ancillary` or `start`; at sampling, "gaussian" with a model that knows no spectrum.
     """
 
     shown = ("ancillary",)
 
-    def __init__(self, solver: Sampler, ancillary: Ancillary = "once"):
+    def __init__(self, solver: Sampler, ancillary: Ancillary = "once", start: Start = "prior"):
+        if start not in ("prior", "gaussian"):
+            raise ValueError(f"start must be 'prior' or 'gaussian': got {start!r}.")
         if ancillary not in ("once", "fresh", "mean"):
             raise ValueError(f"ancillary must be 'once', 'fresh' or 'mean': got {ancillary!r}.")
         self.solver = solver
         self.ancillary: Ancillary = ancillary
+        self.start: Start = start
         self.order, self.nfe_per_step = solver.order, solver.nfe_per_step
         self.stochastic = solver.stochastic or ancillary == "fresh"
 
     def prepare(self, process: LinearProcess, grid: Grid) -> Plan[ProjectedTables]:
         sigma = process.noise_scale(grid.times)
         levels = map(Level, grid.times, process.signal(grid.times), process.ancillary_factor(grid.times))
-        inner = self.solver.prepare(EDM(float(sigma[0])), Grid(sigma, "none"))
-        return Plan(grid, ProjectedTables(inner, dict(zip(sigma.tolist(), levels, strict=True))))
+        walked = sigma[1:] if self.start == "gaussian" else sigma
+        inner = self.solver.prepare(EDM(float(walked[0])), Grid(walked, "none")) if len(walked) > 1 else None
+        known = dict(zip(sigma.tolist(), levels, strict=True))
+        return Plan(grid, ProjectedTables(inner, float(walked[0]), known))
 
     def grid_nfe(self, nfe: int) -> int:
-        return self.solver.grid_nfe(nfe)
+        return self.solver.grid_nfe(nfe) + (self.start == "gaussian")
 
-    def grid(self, name: str, process: LinearProcess, nfe: int) -> Grid:
+    def grid(self, name: str, process: LinearProcess, nfe: int, spectrum: Spectrum | None = None) -> Grid:
         if name == "optimised":
             return optimised_projected(process, self.grid_nfe(nfe))
-        return super().grid(name, process, nfe)
+        return super().grid(name, process, nfe, spectrum)
 
-    def best_grid(self, process: LinearProcess, nfe: int) -> Grid:
-        if isinstance(self.solver, FixedStepSampler):
-            return best(process, self.grid_nfe(nfe), projected=True)
-        return super().best_grid(process, nfe)
+    def best_grid(self, process: LinearProcess, nfe: int, spectrum: Spectrum | None = None) -> Grid:
+        """As that of the solver, whose steps in σ are all exact where x̂₀ does not change."""
+        if not isinstance(self.solver, FixedStepSampler):
+            return super().best_grid(process, nfe, spectrum)
+        if spectrum is None:
+            return safe(process, self.grid_nfe(nfe))
+        from psld.samplers.fitting import fitted  # which samples mixtures, so it stands on samplers
+
+        return fitted(process, self.solver.grid_nfe(nfe), spectrum, self.start == "gaussian")
 
     def integrate(
         self,
@@ -93,15 +114,28 @@ class Projected(Sampler):
         noise: Noise,
         watch: Watcher | None = None,
     ) -> tuple[States, Int64[Tensor, " B"]]:
-        inner = plan.tables.inner
-        start, end = inner.grid.times[[0, -1]]
+        inner, start, levels = plan.tables
         once = noise() if self.ancillary == "once" else None
         ancillary = noise if self.ancillary == "fresh" else lambda: once
-        denoiser = Denoiser(model, EDM(float(start)), plan.tables.levels, ancillary)
-        y = model.process.statistic(z, plan.grid.times[0])[0].unsqueeze(1)
-        y, nfe = self.solver.integrate(denoiser, y, inner, lambda: noise()[:, :1], denoiser.watcher(watch))
+        denoiser = Denoiser(model, EDM(start), levels, ancillary)
+        y, sigma = model.process.statistic(z, plan.grid.times[0])
+        if self.start == "gaussian":
+            y = known_spectrum(model).noisy(y / sigma.to(y), start)
+        y, nfe = y.unsqueeze(1), torch.zeros(len(y), dtype=torch.int64)
+        if inner is not None:
+            y, nfe = self.solver.integrate(denoiser, y, inner, lambda: noise()[:, :1], denoiser.watcher(watch))
         denoiser.renew()
-        return denoiser.state(y, denoiser.level(end)), nfe
+        return denoiser.state(y, denoiser.level(plan.grid.times.new_tensor(list(levels)[-1]))), nfe
+
+
+def known_spectrum(model: Model) -> Spectrum:
+    """The spectrum of the data that a model knows; raises ValueError where it knows none."""
+    if model.spectrum is None:
+        raise ValueError(
+            "start='gaussian' begins with the data's mean and covariance, and the model knows none: set model.spectrum "
+            "(psld.spectrum.Spectrum.measure, or psld tune for a folder), or use start='prior'."
+        )
+    return model.spectrum
 
 
 class Denoiser(Model):

@@ -26,9 +26,10 @@ from psld.model import Model
 from psld.noise import SeededNoise
 from psld.processes import LinearProcess
 from psld.samplers.divergence import diverged, warn_of_diverged
-from psld.samplers.grids import Grid, best, ends, named
+from psld.samplers.grids import Grid, ends, named, quadratic, safe
 from psld.specs import SpecifiedValue
 from psld.specs.arguments import checked, device_name, image_shape, seed_numbers, whole
+from psld.spectrum import Spectrum
 
 __all__ = [
     "FixedStepSampler",
@@ -161,16 +162,29 @@ class Sampler(SpecifiedValue, ABC):
         z = z - end * reverse_drift(model.process, z, prediction.score, end)
         return model.process.project(z), z, 1
 
-    def grid(self, name: str, process: LinearProcess, nfe: int) -> Grid:
+    def grid(self, name: str, process: LinearProcess, nfe: int, spectrum: Spectrum | None = None) -> Grid:
         """The grid of that name (`psld.samplers.grids.NAMES`) or JSON file, with the steps that `nfe` calls allow.
+
+        "best" is `best_grid`, which knows the spectrum of the data where it is given.
 
         Raises:
             ValueError: an unknown name, or a budget too small for one step.
         """
+        if name == "best":
+            return self.best_grid(process, nfe, spectrum)
         return Grid.load(name) if name.endswith(".json") else named(name, process, self.grid_nfe(nfe))
 
-    def best_grid(self, process: LinearProcess, nfe: int) -> Grid:
-        """What `sample` uses unless told otherwise; here the ends alone, for samplers that choose their own steps."""
+    def best_grid(self, process: LinearProcess, nfe: int, spectrum: Spectrum | None = None) -> Grid:
+        """What `sample` uses unless told otherwise; here the ends alone, for samplers that choose their own steps.
+
+        Args:
+            process: of the model.
+            nfe: network calls, the final one included.
+            spectrum: of the data, where it is known.
+
+        Raises:
+            ValueError: a budget too small for one step.
+        """
         return ends(process)
 
     def grid_nfe(self, nfe: int) -> int:
@@ -202,8 +216,8 @@ class Sampler(SpecifiedValue, ABC):
             model: score of the process, of any kind.
             n: how many; as many as there are seeds when None.
             grid: times, and what becomes of the last state: a `Grid`; a `Plan` of an earlier `prepare` with the same
-                process; a name or JSON file, as for `Sampler.grid`; None for the best one known for the process and
-                the number of steps (`best_grid`).
+                process; a name or JSON file, as for `Sampler.grid`; None for the best one known for the process, the
+                number of steps and the data (`best_grid`).
             seeds: the first of n consecutive seeds, or one a sample.
             steps: network evaluations of a sample, the last denoising included; for a grid that is made here.
             shape: of one image, (C, H, W) or any other; the model's `data_shape` when None.
@@ -222,7 +236,7 @@ class Sampler(SpecifiedValue, ABC):
         whole("steps", steps, most=MOST_STEPS)
         if batch_size is not None:
             whole("batch_size", batch_size)
-        plan = self._plan(grid, model.process, steps)
+        plan = self._plan(grid, model.process, steps, model.spectrum)
         size = len(seeds) if batch_size is None else min(batch_size, len(seeds))
         draw = partial(self.batches, model, None, plan, seeds, shape=shape, dtype=dtype, device=device, batch_size=size)
         if progress:
@@ -255,7 +269,7 @@ class Sampler(SpecifiedValue, ABC):
         whole("batch_size", batch_size)
         whole("steps", steps, most=MOST_STEPS)
         seeds, shape = _chosen_seeds(n, seeds), _chosen_shape(shape, model)
-        plan = self._plan(grid, model.process, steps)
+        plan = self._plan(grid, model.process, steps, model.spectrum)
         model = model.tabulate(plan.grid.times)
         device = model.device if device is None else device_name("device", device)
         dtype = dtype or (torch.float64 if device.type == "cpu" else torch.float32)
@@ -281,13 +295,17 @@ class Sampler(SpecifiedValue, ABC):
         wrong = diverged(model.process, x, z, plan.grid.times[-1], model.data_range)
         return Samples(x, z, nfe + last, noise.seeds, wrong)
 
-    def _plan(self, grid: Grid | Plan[Any] | str | None, process: LinearProcess, steps: int) -> Plan[Any]:
+    def _plan(
+        self,
+        grid: Grid | Plan[Any] | str | None,
+        process: LinearProcess,
+        steps: int,
+        spectrum: Spectrum | None = None,
+    ) -> Plan[Any]:
         if isinstance(grid, Plan):
             return grid
-        if grid is None:
-            grid = self.best_grid(process, steps)
-        elif isinstance(grid, str):
-            grid = self.grid(grid, process, steps)
+        if grid is None or isinstance(grid, str):
+            grid = self.grid("best" if grid is None else grid, process, steps, spectrum)
         return self.prepare(process, grid)
 
 
@@ -296,7 +314,13 @@ class FixedStepSampler(Sampler, Generic[Tables, State]):
 
     `step` is a function of its arguments: what a sampler remembers of earlier steps is in `state`, which `init` makes
     and `step` returns anew, never changed in place. So one sampler may serve any number of runs at once.
+
+    Attributes:
+        long_steps: whether a step of any length is exact where x̂₀ does not change, so that a grid may leave out the σ
+            at which nothing is decided.
     """
+
+    long_steps: bool = False
 
     @abstractmethod
     def tables(self, process: LinearProcess, t: Times, s: Times) -> Tables:
@@ -345,9 +369,15 @@ class FixedStepSampler(Sampler, Generic[Tables, State]):
     def grid_nfe(self, nfe: int) -> int:
         return (nfe - 1) // self.nfe_per_step + 1
 
-    def best_grid(self, process: LinearProcess, nfe: int) -> Grid:
-        """The optimised grid where there is one for this process and budget, else equal steps of log-SNR."""
-        return best(process, self.grid_nfe(nfe))
+    def best_grid(self, process: LinearProcess, nfe: int, spectrum: Spectrum | None = None) -> Grid:
+        """From the data's spectrum where it is known, else `safe`; `quadratic` where long steps are not exact."""
+        if not self.long_steps:
+            return quadratic(process, self.grid_nfe(nfe))
+        if spectrum is None:
+            return safe(process, self.grid_nfe(nfe))
+        from psld.samplers.fitting import fitted  # which samples mixtures, so it stands on samplers
+
+        return fitted(process, self.grid_nfe(nfe), spectrum)
 
 
 class OneStepSampler(FixedStepSampler[Tables, None]):

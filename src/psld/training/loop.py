@@ -24,6 +24,7 @@ from psld.distributed import every_rank, first_problem, launch
 from psld.files import locked
 from psld.model import ScoreModel
 from psld.specs.arguments import checked, seed_number, shown
+from psld.spectrum import SPECTRUM, Spectrum
 from psld.training.checkpoint import Checkpoint, CheckpointError, has_checkpoint, latest_checkpoint
 from psld.training.description import asks_for_labels, described_run, read_description, require_same_run, written
 from psld.training.logs import MetricsRow, RunLog
@@ -55,7 +56,8 @@ def train(
 ) -> Path:
     """Trains the network of a model in place, and leaves a folder that `psld.load` and every command take.
 
-    The folder gets checkpoints/, each with a config.yaml made from these objects, metrics.csv and tensorboard/.
+    The folder gets checkpoints/, each with a config.yaml made from these objects, spectrum.safetensors with the mean
+    and the principal components of the data, metrics.csv and tensorboard/.
 
     Args:
         model: the network that is trained, its process, and what it predicts. The network records how it was made
@@ -110,6 +112,8 @@ def train(
             warn_of_fighting_threads(lambda: session.rehearse(*first))
         with StopSignals() as signals, _in_place_of(run, overwrite, fabric):
             source = _loader(data, batches, settings.num_workers, labels, fabric)
+            if not asks_for_labels(loss):
+                _measure(data, run, fabric)
             last = _train_on(session, source, fabric, settings, run, written(description), signals)
     if signals.received:
         raise SystemExit(128 + signals.received)
@@ -237,6 +241,19 @@ def _train_on(
             if stop:
                 break
     return latest_checkpoint(run)
+
+
+def _measure(data: TrainingData, run: Path, fabric: Fabric) -> None:
+    """Writes the spectrum of the data beside the checkpoints, for the grids that samples are drawn on."""
+    if not fabric.is_global_zero or (run / SPECTRUM).is_file():
+        return
+    with torch.random.fork_rng(devices=[]):  # data that draw as they are read draw the same afterwards
+        try:
+            spectrum = Spectrum.measure(data)
+        except ValueError:  # of one image, or of images that are all the same, there is none
+            return
+    run.mkdir(parents=True, exist_ok=True)
+    spectrum.save(run)
 
 
 def _save(session: Session, fabric: Fabric, settings: TrainingSettings, run: Path, config_text: str) -> None:
