@@ -22,6 +22,7 @@ COMMANDS = {
     "stats": "statistics of a data set, to evaluate against",
     "report": "one HTML file about a trained run: samples, paths, curves, and how each was measured",
     "bench": "compare samplers on exact scores or on a trained network",
+    "config": "print a configuration that comes with psld, or the one that fits your images",
     "presets": "list the published experiments, or print one as YAML",
     "import": "turn an official checkpoint into a folder that sample reads",
     "recipe": "say whether a process is stationary and ergodic, and why not",

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from psld.cli.configuration import run_parser
 from psld.cli.kinds import Count, Text
+from psld.jobs.configuring import setup_for
 from psld.model import ScoreModel
 from psld.networks import NoiseClassifier, filled_channels
 from psld.pretrained.presets import preset
@@ -26,7 +27,8 @@ The run folder gets checkpoints/ (weights, their average, optimizer, configurati
 metrics.csv and tensorboard/. SIGTERM and Ctrl-C write a checkpoint and exit with 143 and 130; --resume goes on from the
 latest checkpoint to the same weights, bit for bit, as a run that was never stopped."""
 
-EPILOG = """example: psld train --config configs/digits.yaml --run runs/digits --training.max_seconds 60;
+EPILOG = """example: psld train --images photos --run runs/mine;
+psld train --config configs/digits.yaml --run runs/digits --training.max_seconds 60;
 a published experiment: psld train --preset cifar10-sota-0.01 --data.root data/cifar10 --run runs/cifar10;
 to see every option with its value: psld train --config configs/digits.yaml --run runs/digits --print_config"""
 
@@ -41,6 +43,14 @@ def parser() -> ArgumentParser:
 def add_run_arguments(options: ArgumentParser) -> None:
     """What every training command has beside its configuration."""
     options.add_argument("--preset", type=Text | None, default=None, help="instead of --config: one of psld presets")
+    options.add_argument(
+        "--images",
+        type=Text | None,
+        default=None,
+        help="instead of --config: a folder of images, an .npz or .zip file, what `datasets` saved, or hub:owner/name; "
+        "psld config --images prints the configuration that is chosen for them",
+    )
+    options.add_argument("--image_size", type=Count | None, default=None, help="of --images: what they are made")
     options.add_argument("--limit", type=Count | None, default=None, help="smoke run: so many steps of two images each")
     options.add_argument("--run", type=Text, required=True, help="folder of the run")
     options.add_argument("--resume", action="store_true", help="go on from the run's latest checkpoint")
@@ -74,22 +84,40 @@ def parsed(options: ArgumentParser, arguments: list[str]) -> Namespace:
 
 
 def with_preset(arguments: list[str]) -> list[str]:
-    """The arguments with --preset NAME replaced by --config and the text of that experiment.
+    """The arguments with --preset NAME, or --images SOURCE, replaced by --config and the text that it stands for.
 
     Raises:
-        ValueError: there is no preset of that name.
+        ValueError: there is no preset of that name, or the images do not fit.
     """
-    replaced: list[str] = []
-    waiting = False
+    rest, given = _taken(arguments, "--preset", "--images", "--image_size")
+    if "--preset" in given:
+        return ["--config", preset(given["--preset"]).text(), *rest]
+    if "--images" in given:
+        size = given.get("--image_size")
+        if size is not None and not (size.isdecimal() and int(size) > 0):
+            raise ValueError(f"--image_size must be a whole number of at least 1: got {size}.")
+        setup = setup_for(given["--images"], None if size is None else int(size))
+        print(setup.described, flush=True)
+        return ["--config", setup.text, *rest]
+    return arguments
+
+
+def _taken(arguments: list[str], *names: str) -> tuple[list[str], dict[str, str]]:
+    """The arguments without those options, and the values that these were given."""
+    rest: list[str] = []
+    given: dict[str, str] = {}
+    waiting = ""
     for argument in arguments:
-        if waiting or argument.startswith("--preset="):
-            replaced += ["--config", preset(argument.removeprefix("--preset=")).text()]
-            waiting = False
-        elif argument == "--preset":
-            waiting = True
+        name, equals, value = argument.partition("=")
+        if waiting:
+            given[waiting], waiting = argument, ""
+        elif name in names and equals:
+            given[name] = value
+        elif name in names:
+            waiting = name
         else:
-            replaced.append(argument)
-    return replaced + ["--preset"] * waiting
+            rest.append(argument)
+    return (arguments, {}) if waiting else (rest, given)
 
 
 def limit(config: Namespace, steps: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import UInt8
@@ -18,9 +18,31 @@ from psld.data.pixels import PixelData
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["HuggingFace"]
+__all__ = ["HuggingFace", "holds_dataset"]
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+class FoundTable(NamedTuple):
+    """What is found in a table of images.
+
+    Attributes:
+        source: where it is.
+        image_column: the first column of images.
+        label_column: the first column of classes, or one that is called so; None for none.
+        sizes: every (height, width) that an image has.
+    """
+
+    source: str | Path
+    image_column: str
+    label_column: str | None
+    sizes: set[tuple[int, int]]
+
+
+def holds_dataset(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote the folder, or it holds .parquet files."""
+    saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+    return saved or any(folder.rglob("*.parquet"))
 
 
 class HuggingFace(PixelData):
@@ -92,6 +114,31 @@ class HuggingFace(PixelData):
             self.framing.require_fit(header.width, header.height, name)
             notes.add(header, name)
         notes.say(len(self.table))
+
+    @classmethod
+    def found(cls, source: str | Path, split: str = "train") -> FoundTable:
+        """What a table has that must be named to open it.
+
+        Args:
+            source: as for the class.
+            split: as for the class.
+
+        Raises:
+            ModuleNotFoundError, FileNotFoundError: as for the class.
+            ValueError: no column of images, or a broken image.
+        """
+        from datasets import ClassLabel, Image
+
+        table, name = _table(source, split, None, None), f"{source}[{split}]"
+        images = [column for column, feature in table.features.items() if isinstance(feature, Image)]
+        if not images:
+            raise ValueError(f"{name} has no column of images. It has: {', '.join(table.column_names)}.")
+        classes = [column for column, feature in table.features.items() if isinstance(feature, ClassLabel)]
+        named = [column for column in ("label", "labels") if column in table.column_names]
+        cells = _encoded(table, images[0], name)[images[0]]
+        headers = [read_header(_source(cell, name), f"row {row} of {name}") for row, cell in enumerate(cells)]
+        sizes = {(header.height, header.width) for header in headers}
+        return FoundTable(source, images[0], next(iter([*classes, *named]), None), sizes)
 
     def pixels(self, position: int) -> UInt8[Tensor, "C H W"]:
         """Image `position`, decoded and framed: not mirrored, not scaled.

@@ -1,8 +1,8 @@
-"""From a path to the images that are there, as they are: for whoever measures images rather than trains on them."""
+"""From a path to the images that are there: as they are, to measure them, or made one size, to train on them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from psld.data.arrays import ArrayFile, label_key_of
@@ -10,9 +10,10 @@ from psld.data.base import ImageData
 from psld.data.decoding import FileImages, Framing, Header, Source, read_header
 from psld.data.folder import ImageFolder
 from psld.data.folders import OTHER_SUFFIXES, SUFFIXES, find_images
+from psld.data.hugging_face import HuggingFace, holds_dataset
 from psld.data.mnist import MNIST
 
-__all__ = ["MixedImagesError", "holds_mnist", "open_images"]
+__all__ = ["MixedImagesError", "holds_mnist", "open_images", "training_images"]
 
 
 class MixedImagesError(ValueError):
@@ -57,6 +58,55 @@ def open_images(
         height, width = data.image_shape[1:]
         raise ValueError(f"{source} holds images of {width}×{height}, and {image_size}×{image_size} are needed.")
     return data
+
+
+def training_images(source: str | Path, image_size: int | None = None, largest: int | None = None) -> ImageData:
+    """The images of a folder, an archive, an .npz file or a data set of Hugging Face's, with their labels, of one size.
+
+    Pictures of files are cut to the largest centred square and made smaller where they are of several sizes, or of
+    another than is asked for. Nothing is enlarged.
+
+    Args:
+        source: as for `open_images`; or what `datasets` saved to disk, a .parquet file or a folder of them, or
+            "hub:owner/name", which is downloaded.
+        image_size: height and width that pictures of files are made; None: what they have if they all have it, and else
+            the largest multiple of 8 that the smallest of them has (of 4 or 1, below 8 or 4).
+        largest: the most that None may choose.
+
+    Raises:
+        FileNotFoundError: nothing is there, or no images.
+        ValueError: broken images, images smaller than image_size, or .npz files and MNIST of another size.
+
+    Warns:
+        ImageWarning: what is done to image files so that they fit.
+    """
+    path, hub = Path(source), str(source).startswith(HUB)
+    if hub or path.suffix == ".parquet" or (path.is_dir() and holds_dataset(path)):
+        chosen = HuggingFace.found(str(source).removeprefix(HUB) if hub else path)
+        size = _made(chosen.sizes, image_size, largest)
+        columns = {"image_column": chosen.image_column, "label_column": chosen.label_column}
+        return HuggingFace(chosen.source, size, **columns, resize=size not in chosen.sizes or len(chosen.sizes) > 1)
+    if holds_mnist(path) or path.suffix == ".npz" or (path / "samples.npz").is_file():
+        return open_images(path, image_size, labelled=True)
+    headers = [read_header(file, str(file)) for file in find_images(path).files]
+    sizes = {(header.height, header.width) for header in headers}
+    size = _made(sizes, image_size, largest)
+    resize = sizes != {size if isinstance(size, tuple) else (size, size)}
+    return ImageFolder(path, size, _fitting(headers), resize=resize)
+
+
+HUB = "hub:"
+
+
+def _made(sizes: Collection[tuple[int, int]], asked: int | None, largest: int | None) -> int | tuple[int, int]:
+    """The size that pictures are made, from all they have."""
+    if asked is not None:
+        return asked
+    bound = max(map(max, sizes)) if largest is None else largest
+    if len(sizes) == 1 and max(only := next(iter(sizes))) <= bound:
+        return only[0] if only[0] == only[1] else only
+    side = min(bound, *map(min, sizes))
+    return side // 8 * 8 or side // 4 * 4 or side
 
 
 def holds_mnist(source: str | Path) -> bool:

@@ -19,7 +19,7 @@ from psld.files import read_yaml
 from psld.networks import NCSNpp, NoiseClassifier
 from psld.specs import build
 
-__all__ = ["PRESETS", "Preset", "preset", "published_config"]
+__all__ = ["PRESETS", "Preset", "preset", "published_config", "published_configs"]
 
 SCORE = ("process", "network", "predicts", "matching", "jitter")
 
@@ -132,16 +132,25 @@ def preset(name: str) -> Preset:
     return PRESETS[name]
 
 
+def published_configs() -> list[str]:
+    """The names of the configurations that come with psld."""
+    return sorted({path.stem for folder in _config_folders() for path in folder.glob("*.yaml")})
+
+
 def published_config(name: str) -> Path:
     """The path of a configuration that comes with psld, by name ("digits").
 
     Raises:
         FileNotFoundError: there is none of that name; the message lists those there are.
     """
-    package = Path(__file__).resolve().parent.parent
-    folders = (package / "configs", package.parent.parent / "configs")  # in a wheel; in a checkout
-    for folder in folders:
-        if (folder / f"{name}.yaml").is_file():
+    for folder in _config_folders():
+        if name in (path.stem for path in folder.glob("*.yaml")):
             return folder / f"{name}.yaml"
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-    raise FileNotFoundError(f"no configuration {name!r} comes with psld. There are: {', '.join(known) or 'none'}.")
+    known = published_configs()
+    near = difflib.get_close_matches(name, known, n=3) or known
+    raise FileNotFoundError(f"no configuration {name!r} comes with psld. Near it: {', '.join(near)}. All: psld config.")
+
+
+def _config_folders() -> tuple[Path, ...]:
+    package = Path(__file__).resolve().parent.parent
+    return package / "configs", package.parent.parent / "configs"  # in a wheel; in a checkout
