@@ -66,16 +66,18 @@ def _report(reference: DigitsReference, results: list[SweepResult], images: Mapp
     """Fréchet distances, confident shares and memorising, with their floors."""
     train, heldout = Digits("train").images, Digits("heldout").images
     assert reference.floor is not None  # it has one
-    first = results[0]
+    equal = reference.equal_sizes(SAMPLES)
     return {
         "classifier accuracy on held-out digits": reference.accuracy,
-        "Fréchet distance floor (held-out against training images)": first.frechet_floor,
-        "images of the floor": first.floor_images,
+        "Fréchet distance floor (held-out against training images)": equal.floor,
+        "images of the floor": equal.images,
         "confident share of held-out images": reference.floor.confident,
         "samplers": {
             result.sampler: {
                 "Fréchet distance": result.frechet,
-                "times the floor, of as many samples": result.times_floor,
+                "times the floor, of as many samples": float("inf")
+                if result.times_floor is None
+                else result.times_floor,
                 "confident share": result.confident,
                 "share closer to a training image than the median held-out image": memorised_share(
                     images[result.sampler], train, heldout
