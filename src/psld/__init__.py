@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from psld.jobs.configuring import setup_for as setup_for
     from psld.kernels import Kernel as Kernel
     from psld.model import Clamped as Clamped
     from psld.model import Model as Model
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOME = {
     "psld.samplers.grids": ("Grid",),
     "psld.samplers.sampler": ("Sampler",),
+    "psld.jobs.configuring": ("setup_for",),
     "psld.kernels": ("Kernel",),
     "psld.model": ("Clamped", "Model", "ModelWrapper", "Prediction", "ScoreModel"),
     "psld.recipe": ("LinearRecipe", "Recipe", "RecipeError", "RecipeReport"),

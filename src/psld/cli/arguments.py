@@ -115,7 +115,7 @@ def open_data(
     Args:
         source: the parsed value: a path, or a class with its arguments.
         shape: (C, H, W) that the images must have. MNIST's files come with the border that makes them so large, image
-            files in so many channels.
+            files in so many channels, and cut and made smaller where they are larger (`psld.data.opening.open_images`).
         what: has that shape, for the message.
         labelled: labels are of use: read those of an .npz file.
 
@@ -130,7 +130,7 @@ def open_data(
     if shape is not None and images.image_shape != tuple(shape):
         raise ValueError(
             f"{data_name(source)} holds images of {size_of(images.image_shape)}, and {what} {size_of(shape)}: convert "
-            "them first, or name the class ImageFolder with root, image_size and resize=true."
+            "them first."
         )
     return images
 
@@ -159,9 +159,12 @@ def _open_path(source: str, shape: Sequence[int] | None, labelled: bool) -> Imag
         near = difflib.get_close_matches(source, names, n=2) or [n for n in names if n.lower() == source.lower()]
         advice = f"did you mean {' or '.join(near)}?" if near else f"classes of data are {', '.join(names)}."
         raise FileNotFoundError(f"{source} is neither a file, nor a folder, nor a class of data: {advice}")
-    size = shape[-1] if shape is not None and holds_mnist(source) and shape[-1] in (28, 32) else None
-    channels = shape[0] if shape is not None and shape[0] in MODES else None
-    return open_images(source, image_size=size, labelled=labelled, channels=channels)
+    if shape is None or len(shape) != 3 or (holds_mnist(source) and shape[-1] not in (28, 32)):
+        return open_images(source, labelled=labelled)
+    channels, height, width = shape
+    if Path(source).suffix == ".npz" or channels not in MODES:
+        return open_images(source, labelled=labelled)  # which has another size or not; the caller says it
+    return open_images(source, height if height == width else (height, width), labelled, channels)
 
 
 # -- runs and samplers -------------------------------------------------------------------------------------------------

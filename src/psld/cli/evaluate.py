@@ -43,9 +43,10 @@ from psld.jobs.evaluating import (
 )
 from psld.model import Clamped, Model
 from psld.pretrained.published import with_place_for_results
-from psld.runs import load
+from psld.runs import load, load_data
 from psld.samplers.defaults import default_sampler
 from psld.samplers.divergence import refusal
+from psld.specs import spec_of
 from psld.training import latest_checkpoint
 from psld.training.checkpoint import has_checkpoint, weight_files
 
@@ -65,8 +66,8 @@ plot; a killed sweep goes on where it was when the same command is given again. 
 samples diverged says so, and the command fails in the end, unless --allow_diverged. With --label, samples of that class
 are judged by data of that class, which need labels; without, a run trained with labels is told none."""
 
-EPILOG = """example: psld evaluate runs/mine --against photos --num 500; psld evaluate
-runs/demo --against Digits --sampler PredictorCorrector --grid optimised --steps 10;
+EPILOG = """example: psld evaluate runs/mine --num 500;
+psld evaluate runs/demo --against Digits --sampler PredictorCorrector --grid optimised --steps 10;
 a protocol, against statistics of psld stats: psld evaluate runs/cifar --against cifar10.npz --protocol 50k
 --extractor inception --extractor_weights pt_inception.pth; held-out images instead of samples, which gives the floor:
 psld evaluate Digits --run.split heldout --against Digits; speed against quality: psld evaluate runs/demo --against
@@ -80,7 +81,9 @@ def parser() -> CommandParser:
     """Options of `psld evaluate`."""
     options = command_parser("evaluate", DESCRIPTION, EPILOG)
     add_data_argument(options, "run", "run, checkpoint or published name; or images in place of samples")
-    add_data_argument(options, "--against", "what they are judged by, or statistics of psld stats", required=True)
+    add_data_argument(
+        options, "--against", "what they are judged by (of a run: its own training data), or statistics of psld stats"
+    )
     add_data_argument(
         options, "--floor", "held-out data or their statistics, samples at their best; without, part of --against"
     )
@@ -113,10 +116,26 @@ def run(arguments: list[str]) -> int:
     if isinstance(config.run, str):
         checkpoint = with_place_for_results(config.run, config.out)
         if has_checkpoint(checkpoint):
+            config.against = _own_data(checkpoint, config.trust) if config.against is None else config.against
             return _evaluate_run(config, checkpoint, fabric)
         if config.sweep:
             latest_checkpoint(checkpoint)  # says that there is none, and where there are some
+    if config.against is None:
+        raise ValueError(f"--against is missing: {data_name(config.run)} are images, and what are they judged by?")
     return _evaluate_images(config, fabric)
+
+
+def _own_data(checkpoint: Path, trust: bool) -> Namespace:
+    """The training data of a run, as an option would name them.
+
+    Raises:
+        ValueError: they are not known, or not where they were.
+    """
+    try:
+        spec = spec_of(load_data(checkpoint, trust)).config()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--against is missing, and the run's own data are not there: {error}") from error
+    return Namespace(class_path=spec["class_path"], init_args=Namespace(spec.get("init_args", {})))
 
 
 def _check(config: Namespace) -> None:
@@ -149,7 +168,7 @@ def _reference(config: Namespace, shape: tuple[int, ...], fabric: Fabric) -> Dat
     given = [source for source in (config.against, config.floor) if source is not None]
     found = [known_or_opened(source, shape, extractor, config.label) for source in given]  # all, before one is measured
     data, floor = ([measured(data, config, extractor, fabric) for data in found] + [None])[:2]
-    assert data is not None  # --against is required
+    assert data is not None  # --against is given, or the data of the run
     return DataReference(extractor, data, floor, keep=config.keep, device=fabric.device)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from psld.data.arrays import ArrayFile, label_key_of
 from psld.data.base import ImageData
-from psld.data.decoding import FileImages, Framing, Header, Source, read_header
+from psld.data.decoding import FileImages, Framing, Header, ImageWarning, Source, read_header
 from psld.data.folder import ImageFolder
 from psld.data.folders import OTHER_SUFFIXES, SUFFIXES, find_images
 from psld.data.hugging_face import HuggingFace, holds_dataset
 from psld.data.mnist import MNIST
+from psld.specs.arguments import height_and_width
 
 __all__ = ["MixedImagesError", "holds_mnist", "open_images", "training_images"]
 
@@ -21,15 +23,20 @@ class MixedImagesError(ValueError):
 
 
 def open_images(
-    source: str | Path, image_size: int | None = None, labelled: bool = False, channels: int | None = None
+    source: str | Path,
+    image_size: int | tuple[int, int] | None = None,
+    labelled: bool = False,
+    channels: int | None = None,
 ) -> ImageData:
     """The images of a folder, of one image file, of an archive, an .npz file, or MNIST's files.
 
     Args:
         source: an .npz file with an array "images" or a single array; a folder with IDX files (MNIST's training images,
             see `psld.data.MNIST`); what `psld sample` wrote; an image file; or a folder or .zip archive of image files,
-            all of one size, read as `psld.data.ImageFolder` reads them.
-        image_size: of MNIST, 28 or 32 (with a border); of others what they must have. None takes them as they are.
+            read as `psld.data.ImageFolder` reads them.
+        image_size: of MNIST, 28 or 32 (with a border); of image files what they are made where they are larger: of each
+            the largest centred part of those proportions; of others what they must have. None takes them as they are,
+            all of one size.
         labelled: labels are of use, so an .npz file is read with its array "labels" where it has one. MNIST and
             folders whose images all lie in sub-folders, one a class, have theirs anyway.
         channels: that image files get, 1 (grey), 3 (RGB) or 4 (RGBA). None: 4 where all are RGBA; else 1 where all are
@@ -37,8 +44,8 @@ def open_images(
 
     Raises:
         FileNotFoundError: nothing is there, or an empty folder.
-        MixedImagesError: a folder with images of several sizes.
-        ValueError: another size than image_size, or broken images.
+        MixedImagesError: a folder with images of several sizes, and no image_size.
+        ValueError: another size than image_size, or smaller image files, or broken images.
 
     Warns:
         ImageWarning: what is done to image files so that they fit, and what is passed over.
@@ -51,12 +58,12 @@ def open_images(
     elif (path / "samples.npz").is_file():
         data = ArrayFile(path / "samples.npz", "images")
     elif path.suffix.lower() in (*SUFFIXES, *OTHER_SUFFIXES) and not path.is_dir():
-        data = _file(path, channels)
+        data = _file(path, channels, image_size)
     else:
-        data = _folder(path / "images" if (path / "sampling.json").is_file() else path, channels)
-    if image_size is not None and data.image_shape[1:] != (image_size, image_size):
-        height, width = data.image_shape[1:]
-        raise ValueError(f"{source} holds images of {width}×{height}, and {image_size}×{image_size} are needed.")
+        data = _folder(path / "images" if (path / "sampling.json").is_file() else path, channels, image_size)
+    if image_size is not None and data.image_shape[1:] != (needed := height_and_width("image_size", image_size)):
+        (height, width), (high, wide) = data.image_shape[1:], needed
+        raise ValueError(f"{source} holds images of {width}×{height}, and {wide}×{high} are needed.")
     return data
 
 
@@ -89,10 +96,8 @@ def training_images(source: str | Path, image_size: int | None = None, largest: 
     if holds_mnist(path) or path.suffix == ".npz" or (path / "samples.npz").is_file():
         return open_images(path, image_size, labelled=True)
     headers = [read_header(file, str(file)) for file in find_images(path).files]
-    sizes = {(header.height, header.width) for header in headers}
-    size = _made(sizes, image_size, largest)
-    resize = sizes != {size if isinstance(size, tuple) else (size, size)}
-    return ImageFolder(path, size, _fitting(headers), resize=resize)
+    size = _made({(header.height, header.width) for header in headers}, image_size, largest)
+    return ImageFolder(path, size, _fitting(headers), resize=_framing(headers, size).crop != "none")
 
 
 HUB = "hub:"
@@ -114,32 +119,53 @@ def holds_mnist(source: str | Path) -> bool:
     return Path(source).is_dir() and any(Path(source).glob("*-idx3-ubyte*"))
 
 
-def _file(path: Path, channels: int | None) -> FileImages:
+def _file(path: Path, channels: int | None, size: int | tuple[int, int] | None) -> FileImages:
     if not path.exists():
         raise FileNotFoundError(f"no image file {path}.")
     if path.suffix.lower() in OTHER_SUFFIXES:
         raise ValueError(f"{path} is of a kind that is not read: convert it to PNG. Read are {', '.join(SUFFIXES)}.")
     header = read_header(path, str(path))
-    chosen = _fitting([header]) if channels is None else channels
-    return FileImages([path], chosen, Framing((header.height, header.width)))
+    size = (header.height, header.width) if size is None else size
+    return FileImages([path], _fitting([header]) if channels is None else channels, _framing([header], size))
 
 
-def _folder(path: Path, channels: int | None) -> ImageFolder:
+def _folder(path: Path, channels: int | None, size: int | tuple[int, int] | None) -> ImageFolder:
     files: Sequence[Source] = find_images(path).files
     headers = []
     for file in files:
         header = read_header(file, str(file))
         headers.append(header)
         first = headers[0]
-        if (header.width, header.height) != (first.width, first.height):
+        if size is None and (header.width, header.height) != (first.width, first.height):
             raise MixedImagesError(
                 f"images of several sizes: {files[0]} is {first.width}×{first.height}, {file} is "
                 f"{header.width}×{header.height}. Give a folder of one size; or name the class ImageFolder with "
                 f"image_size and resize=true, which makes them so."
             )
     height, width = headers[0].height, headers[0].width
-    size = height if height == width else (height, width)
-    return ImageFolder(path, size, _fitting(headers) if channels is None else channels)
+    if size is None:
+        size = height if height == width else (height, width)
+    resize = _framing(headers, size).crop != "none"
+    return ImageFolder(path, size, _fitting(headers) if channels is None else channels, resize=resize)
+
+
+def _framing(headers: Sequence[Header], size: int | tuple[int, int]) -> Framing:
+    """How pictures become that size: as they are if they all have it, else by the largest centred part, which is said.
+
+    Warns:
+        ImageWarning: pictures are cut and made smaller.
+    """
+    height, width = height_and_width("image_size", size)
+    others = sum((header.height, header.width) != (height, width) for header in headers)
+    if not others:
+        return Framing(size)
+    if all(header.height >= height and header.width >= width for header in headers):  # else it is refused, and not done
+        warnings.warn(
+            f"{others} of {len(headers)} images: of each the largest centred part is made {width}×{height}.",
+            ImageWarning,
+            stacklevel=4,
+        )
+    return Framing(size, "center")
 
 
 def _fitting(headers: Sequence[Header]) -> int:

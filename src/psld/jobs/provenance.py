@@ -70,8 +70,9 @@ def tensor_sha256(*tensors: Tensor) -> str:
 
 
 def _described_inside(model: Model) -> dict[str, Any]:
+    spectrum = {} if model.spectrum is None else {"spectrum": model.spectrum.digest}
     if not isinstance(model, ScoreModel):
-        return {"model": spec_of(model).config()}
+        return {"model": spec_of(model).config(), **spectrum}
     network = model.network
     known = weights_sha256(network) if isinstance(network, nn.Module) else spec_of(network).config()
     return {
@@ -80,12 +81,13 @@ def _described_inside(model: Model) -> dict[str, Any]:
         "predicts": model.predicts,
         "matching": model.matching,
         "jitter": model.jitter,
+        **spectrum,
     }
 
 
 def _described_wrapper(wrapper: ModelWrapper) -> dict[str, Any]:
     """Its class and what it holds beside the model."""
-    inherited = {"model", "process", "data_shape", "classes"}
+    inherited = {"model", "process", "data_shape", "classes", "spectrum"}
     own = {name: value for name, value in vars(wrapper).items() if name not in inherited}
     try:
         held = {name: _described_value(value) for name, value in own.items()}

@@ -8,11 +8,15 @@ from collections.abc import Callable
 
 import torch
 
-__all__ = ["Slowdown", "warn_of_fighting_threads"]
+__all__ = ["SlowTrainingWarning", "Slowdown", "warn_of_fighting_threads"]
 
 FIGHTING = 2.0  # one thread this many times faster than all of them
 BOUND = 10.0  # seconds that one thread may need, or it is not asked
 SLOW, INTERVAL = 0.25, 10.0  # of the best speed seen; seconds that a speed is measured over
+
+
+class SlowTrainingWarning(UserWarning):
+    """A run is slower than the machine could be."""
 
 
 def warn_of_fighting_threads(work: Callable[[], object]) -> None:
@@ -40,6 +44,7 @@ def warn_of_fighting_threads(work: Callable[[], object]) -> None:
         warnings.warn(
             f"A batch takes the network {together:.2g} s with {threads} threads and {alone:.2g} s with one: another "
             "program keeps a core busy, or the network is too small to share. Set OMP_NUM_THREADS=1 for the command.",
+            SlowTrainingWarning,
             stacklevel=3,
         )
 
@@ -66,6 +71,7 @@ class Slowdown:
             warnings.warn(
                 f"Training has slowed from {self._best:.3g} to {speed:.3g} images per second: another program may have "
                 "taken the cores (OMP_NUM_THREADS=1 then helps), the device or the disk.",
+                SlowTrainingWarning,
                 stacklevel=3,
             )
 
