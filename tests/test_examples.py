@@ -63,7 +63,7 @@ def test_own_images(tmp_path):
     (tmp_path / "photos").mkdir()
     for i, image in enumerate(pixels):
         Image.fromarray(image).save(tmp_path / "photos" / f"{i}.png")
-    options = ("--size", 16, "--width", 8)
+    options = ("--size", 16)
     for steps in (2, 3):  # the second goes on with the run
         run(EXAMPLES / "own_images.py", tmp_path / "photos", tmp_path / "run", *options, "--steps", steps)
     for name in ("PSLD.png", "CLD.png"):
