@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import safetensors
 import safetensors.torch
@@ -41,6 +41,7 @@ OVERSAMPLED, ITERATIONS = 16, 6
 """Of the subspace iteration: directions beside those that are wanted, and how often it goes round."""
 
 
+@runtime_checkable
 class Items(Protocol):
     """A finite set of images: any `psld.data.ImageData`, a tensor (N, *data), a list of tensors."""
 
@@ -130,6 +131,12 @@ class Spectrum:
     def scale(self) -> float:
         """The leading standard deviation, √λ₁."""
         return math.sqrt(float(self.variances[0]))
+
+    @property
+    def pixel_scale(self) -> float:
+        """Standard deviation of one value, root mean square over all of them."""
+        total = float(self.variances.sum()) + self.remainder * (self.mean.numel() - len(self.variances))
+        return math.sqrt(total / self.mean.numel())
 
     @cached_property
     def mean_components(self) -> Float[Tensor, " r"]:
