@@ -9,12 +9,15 @@ from pathlib import Path
 import yaml
 
 from psld.cli import main as psld
+from psld.data import ImageData
 from psld.files import SUMS, file_sha256, sums_text
 from psld.pretrained.published import FOLDER
+from psld.runs import spectrum_file
+from psld.spectrum import SPECTRUM, Spectrum
 from psld.training import latest_checkpoint
 from psld.training.checkpoint import AVERAGED, CONFIG, has_checkpoint
 
-__all__ = ["CONFIGS", "publish", "trained"]
+__all__ = ["CONFIGS", "publish", "publish_spectrum", "trained"]
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -52,8 +55,22 @@ def _publish_weights(out: Path, source: Path, data_root: str | None) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     shutil.copy(source / AVERAGED, out)
+    spectrum = spectrum_file(source)
+    if spectrum is not None:
+        shutil.copy(spectrum, out)
     config = yaml.safe_load((source / CONFIG).read_text(encoding="utf-8"))
     if data_root is not None:
         config["data"]["init_args"]["root"] = data_root
     (out / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    (out / SUMS).write_text(sums_text({name: file_sha256(out / name) for name in (AVERAGED, CONFIG)}), encoding="utf-8")
+    _write_sums(out)
+
+
+def publish_spectrum(name: str, data: ImageData) -> None:
+    """Mean and components of the training images, beside weights that are published already."""
+    Spectrum.measure(data).save(FOLDER / name)
+    _write_sums(FOLDER / name)
+
+
+def _write_sums(out: Path) -> None:
+    names = [name for name in (AVERAGED, CONFIG, SPECTRUM) if (out / name).is_file()]
+    (out / SUMS).write_text(sums_text({name: file_sha256(out / name) for name in names}), encoding="utf-8")

@@ -63,6 +63,7 @@ def load(
     device: str = "cpu",
     process: LinearProcess | None = None,
     trust: bool = False,
+    spectrum: bool = True,
 ) -> ScoreModel:
     """The score model of a run, a checkpoint, an exported or published model, or a folder of diffusers.
 
@@ -73,6 +74,7 @@ def load(
         process: in place of the run's own; for networks that predict D(y; σ), which fit every process. A folder of
             diffusers is one, and has PSLD() unless told otherwise.
         trust: make whatever classes the folder names, not only psld's. This runs code that the folder chooses.
+        spectrum: read spectrum.safetensors, where there is one.
 
     Returns:
         The model, frozen and in evaluation mode, with its `data_shape`, the `data_range` of images, and the `spectrum`
@@ -90,7 +92,8 @@ def load(
     device_name("device", device)
     here, folder = available_device(device), published_checkpoint(path)
     if _is_of_diffusers(folder):
-        return _with_spectrum(_of_diffusers(folder, device, process or PSLD()), folder)
+        model = _of_diffusers(folder, device, process or PSLD())
+        return _with_spectrum(model, folder) if spectrum else model
     folder, config = _described(folder)
     if process is not None and config["predicts"] != "denoiser":
         raise ValueError(
@@ -106,7 +109,7 @@ def load(
     network.to(here).eval().requires_grad_(False)
     meaning = {name: config[name] for name in ("predicts", "matching", "jitter")}
     model = _of_images(ScoreModel(network, process or own, **meaning, data_shape=tuple(config["image_shape"])))
-    return _with_spectrum(model, folder)
+    return _with_spectrum(model, folder) if spectrum else model
 
 
 class LoadedClassifier(nn.Module):

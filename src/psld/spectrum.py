@@ -132,6 +132,12 @@ class Spectrum:
         """The leading standard deviation, √λ₁."""
         return math.sqrt(float(self.variances[0]))
 
+    @property
+    def pixel_scale(self) -> float:
+        """Standard deviation of one value, root mean square over all of them."""
+        total = float(self.variances.sum()) + self.remainder * (self.mean.numel() - len(self.variances))
+        return math.sqrt(total / self.mean.numel())
+
     @cached_property
     def mean_components(self) -> Float[Tensor, " r"]:
         """The mean in each component, float64."""

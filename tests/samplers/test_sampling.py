@@ -13,7 +13,7 @@ from psld.model import Clamped, ScoreModel
 from psld.noise import SeededNoise
 from psld.processes import CLD, PSLD, VPSDE, HigherOrderLangevin
 from psld.samplers import RK45, Ancestral, Exponential, Heun, PredictorCorrector, Projected, SymplecticEuler
-from psld.samplers.grids import Grid, ends, log_snr, optimised, optimised_projected
+from psld.samplers.grids import Grid, ends, log_snr, optimised, optimised_projected, quadratic, safe
 
 DATA = exact.GaussianMixture(
     means=torch.tensor([[0.8, -0.4, 0.3], [-0.7, 0.1, 0.0]], dtype=torch.float64),
@@ -29,11 +29,11 @@ def told(process, shape=(3,)):
 
 
 def test_a_model_and_a_number_are_enough():
-    """Shape of the model, seeds 0 … n − 1, 20 evaluations on the optimised grid, float64."""
+    """Shape of the model, seeds 0 … n − 1, 20 evaluations on the best grid, float64."""
     process, sampler = PSLD(0.01), Exponential(2)
     samples = sampler.sample(told(process), 5)
     by_hand = sampler.sample(
-        DATA.model(process), grid=optimised(process, 20), seeds=[0, 1, 2, 3, 4], shape=(3,), dtype=torch.float64
+        DATA.model(process), grid=safe(process, 20), seeds=[0, 1, 2, 3, 4], shape=(3,), dtype=torch.float64
     )
     assert torch.equal(samples.x, by_hand.x) and torch.equal(samples.z, by_hand.z)
     assert samples.nfe.tolist() == [20] * 5 and samples.seeds == (0, 1, 2, 3, 4) and len(samples) == 5
@@ -43,12 +43,11 @@ def test_a_model_and_a_number_are_enough():
 @pytest.mark.parametrize(
     "sampler, process, nfe, expected",
     [
-        (Exponential(2), CLD(), 10, optimised(CLD(), 10)),
-        (Exponential(2), CLD(), 11, log_snr(CLD(), 11)),
-        (Ancestral(), HigherOrderLangevin(3), 10, log_snr(HigherOrderLangevin(3), 10)),
-        (Ancestral(), VPSDE(beta_max=18.0), 10, log_snr(VPSDE(beta_max=18.0), 10)),
-        (Heun(), VPSDE(), 19, optimised(VPSDE(), 10)),  # nine steps of two calls, and the denoising
-        (Projected(PredictorCorrector()), CLD(), 10, optimised_projected(CLD(), 10)),
+        (Exponential(2), CLD(), 10, safe(CLD(), 10)),
+        (Ancestral(), HigherOrderLangevin(3), 11, safe(HigherOrderLangevin(3), 11)),
+        (Heun(), VPSDE(), 19, quadratic(VPSDE(), 10)),  # nine steps of two calls, and the denoising
+        (Projected(PredictorCorrector()), CLD(), 10, safe(CLD(), 10)),
+        (Projected(Heun()), CLD(), 19, safe(CLD(), 10)),
         (Projected(RK45(), "mean"), CLD(), 10, ends(CLD())),
         (RK45(), VPSDE(), 5, Grid([1.0, 1e-3])),
     ],

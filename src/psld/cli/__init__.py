@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "FID and friends of a run or of images, and speed against quality",
     "stats": "statistics of a data set, to evaluate against",
     "report": "one HTML file about a trained run: samples, paths, curves, and how each was measured",
+    "tune": "measure images, so that a network from elsewhere is sampled on grids that fit them",
     "bench": "compare samplers on exact scores or on a trained network",
     "config": "print a configuration that comes with psld, or the one that fits your images",
     "presets": "list the published experiments, or print one as YAML",

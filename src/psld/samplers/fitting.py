@@ -11,9 +11,11 @@ docs/derivations/grids.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -45,10 +47,11 @@ LONGEST = 30
 SEARCHES = 60
 """Grids that a search tries, at most."""
 
-DETAIL = 0.25
-"""The last σ is at least this over the number of evaluations, in leading standard deviations.
+DETAIL, DETAILED = 0.25, 20
+"""The last σ is at least DETAIL standard deviations of a pixel; from DETAILED evaluations on, inversely less.
 
-A mixture is decided at some σ, and what follows costs no accuracy anywhere; a network has details to add there.
+A mixture is decided at some σ, and calls below it change nothing. Of a network they take away from where images are
+decided, and its x̂₀ is better than the next step there (benchmarks/README.md, Grids that know the data).
 """
 
 
@@ -127,13 +130,13 @@ def _search(spectrum: Spectrum, top: float, count: int, gaussian_start: bool, po
     # coordinates are about the mean of the data; sampling from T starts about 0, and from the Gaussian about the mean
     begun = top * noise if gaussian_start else top * noise - spectrum.mean_components
     exact = _walked(Exponential(2), power(top, 1e-3 * scale, REFERENCE, 1e6), begun, mixture)
-    low = math.log(max(DETAIL / count * scale, 2e-3))
+    low = math.log(max(DETAIL * spectrum.pixel_scale * min(1.0, DETAILED / count), 2e-3))
 
-    def shape_of(point: list[float]) -> Shape:
+    def shape_of(point: Sequence[float] | np.ndarray) -> Shape:
         first, last, rho = (math.exp(float(value)) for value in point)
         return Shape(first, last, rho)
 
-    def error(point: list[float]) -> float:
+    def error(point: Sequence[float] | np.ndarray) -> float:
         first, last, rho = (float(value) for value in point)
         if not (low <= last < first - 0.05 * count and first < math.log(top) - 0.05 and 0.0 <= rho <= 3.0):
             return math.inf
@@ -144,9 +147,9 @@ def _search(spectrum: Spectrum, top: float, count: int, gaussian_start: bool, po
             images = _walked(PredictorCorrector(2), torch.cat([scales.new_tensor([top]), scales]), begun, mixture)
         return float((images - exact).square().sum(1).sqrt().mean())
 
-    begin = [min(math.log(2.0 * scale), math.log(top) - 0.5), max(math.log(0.05 * scale), low + 0.2), math.log(3.0)]
+    begin = [min(math.log(2.0 * scale), math.log(top) - 0.5), max(math.log(0.1 * scale), low + 0.1), math.log(3.0)]
     simplex = [begin, *([*begin[:i], begin[i] + by, *begin[i + 1 :]] for i, by in enumerate((0.4, 0.7, 0.5)))]
-    options = {"maxfev": SEARCHES, "initial_simplex": simplex, "xatol": 1e-2, "fatol": 1e-6}
+    options = {"maxfev": SEARCHES, "initial_simplex": np.array(simplex), "xatol": 1e-2, "fatol": 1e-6}
     return shape_of(minimize(error, begin, method="Nelder-Mead", options=options).x)
 
 
