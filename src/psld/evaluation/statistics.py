@@ -182,7 +182,7 @@ def kept_indices(count: int, keep: int) -> set[int]:
 
 
 def measured(
-    batches: Iterable[Float[Tensor, "b C H W"]],
+    batches: Iterable[Float[Tensor, "_ C H W"]],
     indices: Sequence[int],
     count: int,
     extractor: FeatureExtractor,
