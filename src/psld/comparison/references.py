@@ -224,7 +224,7 @@ class DataReference(Reference):
 
     def statistics(
         self,
-        batches: Iterable[Float[Tensor, "b C H W"]],
+        batches: Iterable[Float[Tensor, "_ C H W"]],
         indices: Sequence[int],
         count: int,
         fabric: Fabric | None = None,
