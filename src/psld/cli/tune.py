@@ -24,8 +24,8 @@ from psld.training import latest_checkpoint
 __all__ = ["run"]
 
 DESCRIPTION = """Measure the mean and the principal components of images, in seconds, and write them beside a network
-that was trained elsewhere: RUN/spectrum.safetensors. From then on every command samples that network on grids derived
-from them, and so does psld.load. `psld train` measures its data by itself."""
+that was trained elsewhere: RUN/spectrum.safetensors. From then on every command, and psld.load, samples that network on
+grids derived from them. `psld train` measures its data by itself."""
 
 EPILOG = """example: psld tune ddpm-cifar10-32 --images photos --steps 5 10 20;
 psld tune runs/old --images MNIST --images.root data/mnist --images.image_size 32"""

@@ -14,7 +14,7 @@ def default_sampler(model: Model) -> Sampler:
     """What came out best at 4 to 20 evaluations, for every process (benchmarks/README.md, Grids that know the data).
 
     σ-space with predictor and corrector; from the Gaussian of the data where the model knows their spectrum, and is
-    asked for all of the data: not for a class, and not guided, since then they have another mean.
+    asked for all of the data: not guided, to a class or otherwise, since then they have another mean.
 
     Args:
         model: as it will be sampled, guidance and clamping included.
@@ -22,5 +22,5 @@ def default_sampler(model: Model) -> Sampler:
     bare = model
     while isinstance(bare, Clamped):
         bare = bare.model
-    whole = model.spectrum is not None and bare.classes is None and not isinstance(bare, ModelWrapper)
+    whole = model.spectrum is not None and not isinstance(bare, ModelWrapper)
     return Projected(PredictorCorrector(2), start="gaussian" if whole else "prior")
