@@ -34,6 +34,8 @@ SMALL = {
     "loss": {"class_path": "psld.losses.HSM"},
     "training": {"steps": 4, "batch_size": 8, "log_every": 2, "warmup_steps": 0, "checkpoint_every": 2},
 }
+SEED = 15
+"""Of the calls and moments that are drawn."""
 FEW = ["--steps", 3, "--batch_size", 2]
 BENCH = ["--data", "ring", "--processes", "VP", "--only", "quadratic", "--nfe", 5, "--num", 8, "--exact", 2]
 COMMANDS = {
@@ -147,11 +149,15 @@ def require_finished(place: Place, name: str, want: dict[str, object], killed: s
     assert [file for file in want if got[file] != want[file]] == [], killed
 
 
+def drawn(calls: int, chosen: int | None) -> list[int]:
+    """So many of the calls, by `SEED`, or all of them."""
+    return sorted(random.Random(SEED).sample(range(1, calls + 1), calls if chosen is None else min(chosen, calls)))
+
+
 def kill_at_calls(place: Place, name: str, chosen: int | None) -> int:
     """At so many of the calls, or at all of them; returns how many there are."""
     want, ended = whole(place, name)
-    calls = range(1, ended.calls + 1)
-    for call in calls if chosen is None else random.sample(calls, min(chosen, len(calls))):
+    for call in drawn(ended.calls, chosen):
         shutil.rmtree(place.out)
         killed = place.run(name, killed_at=call)
         assert killed.code == -signal.SIGKILL, (call, killed)
@@ -173,23 +179,24 @@ SOME = {"sweep": 4, "bench": 4, "restore": 4, "edit": 4, "interpolate": 4}
 def test_killed_at_many_system_calls(place, name, chosen):
     """At each of them where None is chosen."""
     calls = kill_at_calls(place, name, chosen)
-    print(f"{name}: killed at {chosen or calls} of {calls} calls")
+    print(f"{name}: killed at {len(drawn(calls, chosen))} of {calls} calls: {drawn(calls, chosen)}")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["png", "npz", "inpaint", "stats", "evaluate", "report", "train"])
 def test_killed_at_random_moments(place, name):
     """Several times in a row, until the command has been finished."""
-    want, ended = whole(place, name)
+    (want, ended), moments = whole(place, name), random.Random(SEED)
     for attempt in range(3):
         shutil.rmtree(place.out)
         kills = 0
         for _ in range(3):
-            how = {"killed_after": random.uniform(0.0, ended.seconds)}
+            how = {"killed_after": moments.uniform(0.0, ended.seconds)}
             code = place.run(name, *(place.continued() if name == "train" else []), **how).code
             assert code in (0, -signal.SIGKILL)
             kills += code != 0
         require_finished(place, name, want, f"{name} killed {kills} times, attempt {attempt}")
+        print(f"{name}: killed {kills} times in a row within {ended.seconds:.1f} s")
 
 
 def test_seeds_of_a_killed_npz_are_there_once(place):
@@ -237,17 +244,19 @@ def require_told(place: Place, ended: Ended, when: str) -> None:
 
 
 def fill_disk(place: Place, name: str, chosen: int) -> None:
-    want, ended = whole(place, name)
-    for call in random.sample(range(1, ended.calls + 1), chosen):
+    (want, ended), told = whole(place, name), []
+    for call in drawn(ended.calls, chosen):
         shutil.rmtree(place.out)
         full = place.run(name, full_at=call)
         if full.code == 0:  # nothing needed space after that call
             assert content(place.out) == want
             continue
+        told.append(call)
         require_told(place, full, f"{name} with a disk full at call {call} of {ended.calls}")
         known = {file: text for file, text in content(place.out).items() if file in want and file != "run/metrics.csv"}
         assert [file for file in known if known[file] != want[file]] == [], "what is there is whole"
         require_finished(place, name, want, f"{name} after a full disk at call {call}")
+    print(f"{name}: told at calls {told} of {ended.calls}")
 
 
 @pytest.mark.parametrize("name", ["npz", "stats"])

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,12 +22,22 @@ with locked(sys.argv[1], "samples"):
     sys.stdin.readline()
 """
 
+AT_THE_RECORD = """
+import os, signal, filelock
+write = os.write
+def at_the_record(descriptor, record):
+    os.write = write
+    os.kill(os.getpid(), signal.{signal})
+    return write(descriptor, record)
+os.write = at_the_record
+"""
 
-def holder(path: Path, **options) -> subprocess.Popen:
+
+def holder(path: Path, program: str = HOLD, **options) -> subprocess.Popen:
     """A process that holds the lock until it gets a line, or its standard input ends."""
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", HOLD, str(path)], env=environment, **(pipes | options))  # pyright: ignore
+    return subprocess.Popen([sys.executable, "-c", program, str(path)], env=environment, **(pipes | options))  # pyright: ignore
 
 
 def holds(process: subprocess.Popen) -> bool:
@@ -75,12 +86,13 @@ def test_an_interrupt_releases(tmp_path):
 
 
 def test_of_twenty_one_wins(tmp_path):
-    """Also of those that find the lock of a dead process, and in a folder that they all have to make."""
+    """Also where they find the lock of a dead process, or an empty one, and in a folder that they all have to make."""
     dead = holder(tmp_path / "a/run")
     assert holds(dead)
     dead.kill()
     dead.communicate()
-    for path in (tmp_path / "a/run", tmp_path / "b/c/run"):
+    (tmp_path / "a/.nameless.lock").touch()
+    for path in (tmp_path / "a/run", tmp_path / "a/nameless", tmp_path / "b/c/run"):
         contenders = [holder(path) for _ in range(20)]
         try:
             winners = [process for process in contenders if holds(process)]
@@ -117,11 +129,90 @@ def test_a_process_number_that_was_given_anew_is_no_owner(tmp_path):
     assert not (tmp_path / ".run.lock").exists()
 
 
-def test_a_file_without_a_name_is_an_unknown_process(tmp_path):
-    (tmp_path / ".run.lock").write_text("")
-    with pytest.raises(FolderInUseError, match="an unknown process has been writing"):
+@pytest.mark.skipif(sys.platform != "linux", reason="needs an exchange of two names")
+@pytest.mark.parametrize("content", ["", "12", "12345\nho"])
+def test_a_file_that_names_nobody_is_taken_over_after_two_seconds(tmp_path, content):
+    """As a power cut can leave it."""
+    (tmp_path / ".run.lock").write_text(content)
+    started = time.monotonic()
+    with locked(tmp_path / "run", "samples"):
+        assert time.monotonic() - started >= 2
+        assert (tmp_path / ".run.lock").read_text().startswith(f"{os.getpid()}\n{socket.gethostname()}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs an exchange of two names")
+def test_an_owner_killed_before_it_wrote_its_name_is_succeeded(tmp_path):
+    owner = holder(tmp_path / "run", AT_THE_RECORD.format(signal="SIGKILL") + HOLD)
+    _, errors = owner.communicate()
+    assert owner.returncode == -signal.SIGKILL, errors
+    assert (tmp_path / ".run.lock").read_bytes() == b""
+    with locked(tmp_path / "run", "samples"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def halted_before_its_name(path: Path) -> subprocess.Popen:
+    """A process that has just created the file, and is alive."""
+    owner = holder(path, AT_THE_RECORD.format(signal="SIGSTOP") + HOLD)
+    os.waitid(os.P_PID, owner.pid, os.WSTOPPED | os.WNOWAIT)
+    assert lock_file(path).read_bytes() == b""
+    return owner
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs an exchange of two names")
+@pytest.mark.parametrize("released", [False, True])
+def test_a_live_process_that_lost_the_file_before_it_wrote_its_name_does_not_write(tmp_path, released):
+    """It is refused, or gets the lock once the other has released it: there are never two owners."""
+    first = halted_before_its_name(tmp_path / "run")
+    with locked(tmp_path / "run", "samples"):
+        record = (tmp_path / ".run.lock").read_text()
+        if not released:
+            first.send_signal(signal.SIGCONT)
+            _, errors = first.communicate()
+            assert first.returncode == 1
+            assert f"process {os.getpid()} on {socket.gethostname()} has been writing" in errors
+        assert (tmp_path / ".run.lock").read_text() == record
+    if released:
+        first.send_signal(signal.SIGCONT)
+        assert holds(first)
+        assert (tmp_path / ".run.lock").read_text().startswith(f"{first.pid}\n")
+        first.communicate("\n")
+        assert first.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_live_process_that_writes_its_name_late_keeps_the_lock(tmp_path):
+    first, refusals = halted_before_its_name(tmp_path / "run"), []
+
+    def contend() -> None:
+        try:
+            with locked(tmp_path / "run", "samples"):
+                refusals.append("none")
+        except FolderInUseError as error:
+            refusals.append(str(error))
+
+    contender = threading.Thread(target=contend)
+    contender.start()
+    while (tmp_path / ".run.lock").read_bytes() == b"":  # until it is watched
+        time.sleep(0.001)
+    first.send_signal(signal.SIGCONT)
+    assert holds(first)
+    contender.join()
+    assert f"process {first.pid} on {socket.gethostname()} has been writing" in refusals[0]
+    first.communicate("\n")
+    assert first.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_names_nobody_is_left_where_names_cannot_be_exchanged(tmp_path, monkeypatch):
+    """As on NFS."""
+    monkeypatch.setattr("filelock._soft.exchange_names", lambda source, target: False)
+    (tmp_path / ".run.lock").touch()
+    with pytest.raises(FolderInUseError, match=r"an unknown process has been writing .* delete .*/\.run\.lock"):
         with locked(tmp_path / "run", "samples"):
             pass
+    assert [path.name for path in tmp_path.iterdir()] == [".run.lock"]
 
 
 def test_every_name_of_a_folder_is_the_same_lock(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ __all__ = [
     "naming_full_disk",
     "remove_unfinished",
     "require_new_folder",
+    "sync_file",
     "sync_folder",
     "write_json",
 ]
@@ -86,6 +87,19 @@ def remove_unfinished(path: Path) -> None:
     for file in left:
         if re.fullmatch(r"\..+\.\d+\.partial", file.name):
             file.unlink(missing_ok=True)
+
+
+def sync_file(file: Path) -> None:
+    """Flushes what was written to a file to the disk, where the file system can.
+
+    Raises:
+        OSError: the file is not there, or the disk fails.
+    """
+    descriptor = os.open(file, os.O_RDWR)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,7 +8,12 @@ mount point, and a folder whose parent may not be written, have it inside.
 After a kill the file stays. The next process on the same host sees that the owner is gone, also where another process
 has its number by now or the machine was restarted, and takes the lock over. Of an owner on another host that cannot be
 known, and on file systems that cannot exchange two names at once (NFS) it cannot be done safely: then the refusal says
-which file to delete. Nothing is decided by the age of the file: a run that is slow is not a run that is dead.
+which file to delete. Nothing is decided by the age of a file that names its owner: a run that is slow is not a run that
+is dead.
+
+A process killed between creating the file and writing its record leaves a file that names nobody; so can a power cut.
+Such a file is taken over once it has not changed for 2 seconds. Its owner may be alive and only halted at that point.
+So every process checks, after it has written its record, that the file is still its own, and is refused if it is not.
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from filelock import SoftFileLock, Timeout
 
-from psld.files.atomic import DiskFullError, naming_full_disk, remove_unfinished
+from psld.files.atomic import DiskFullError, naming_full_disk, remove_unfinished, sync_file
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["FolderInUseError", "lock_file", "locked"]
 
 PATIENCE = 0.2  # seconds: a takeover can need a second attempt
+PATIENCE_WITHOUT_OWNER = 4.0  # seconds: filelock watches a file that names nobody for 2 before it is taken over
 
 
 class FolderInUseError(RuntimeError):
@@ -107,7 +113,8 @@ def _acquire(lock: SoftFileLock, path: Path, file: Path, purpose: str) -> None:
         try:
             with naming_full_disk(path):
                 file.parent.mkdir(parents=True, exist_ok=True)
-                lock.acquire()
+                _wait_for(lock, file)
+                _confirm(lock, file)
             if not path.is_dir():
                 remove_unfinished(path)
             return
@@ -120,6 +127,49 @@ def _acquire(lock: SoftFileLock, path: Path, file: Path, purpose: str) -> None:
                 continue
             message = f"{purpose} cannot be written to {path} ({error.strerror or error}): choose another folder"
             raise type(error)(f"{message}, or make {file.parent} writable.") from error
+
+
+def _wait_for(lock: SoftFileLock, file: Path) -> None:
+    """Acquires the lock, or raises Timeout; a file that names no owner is watched for longer, and taken over."""
+    try:
+        lock.acquire()
+    except Timeout:
+        if lock.pid is not None:
+            raise
+        _mark_empty(file)
+        lock.acquire(timeout=PATIENCE_WITHOUT_OWNER)
+
+
+def _mark_empty(file: Path) -> None:
+    """Makes an empty lock file one that filelock takes over: it holds empty ones for locks of its versions before 3.22.
+
+    The owner may write its record at the same moment. A line feed appended to a record leaves it valid, and a record
+    written at the start of the file replaces the line feed.
+    """
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:  # it is gone, or another account's
+        return
+    try:
+        if os.fstat(descriptor).st_size == 0:
+            os.write(descriptor, b"\n")
+    finally:
+        os.close(descriptor)
+
+
+def _confirm(lock: SoftFileLock, file: Path) -> None:
+    """Flushes the record, so that other hosts and the time after a power cut know the owner.
+
+    Raises:
+        Timeout: another process has taken the file over while this one was halted before it wrote its record.
+    """
+    try:
+        sync_file(file)
+        if not lock.is_lock_held_by_us:
+            raise Timeout(str(file))
+    except BaseException:
+        lock.release()
+        raise
 
 
 def _refusal(path: Path, file: Path, purpose: str) -> str:
