@@ -74,7 +74,8 @@ def _described_inside(model: Model) -> dict[str, Any]:
         return {"model": spec_of(model).config()}
     network = model.network
     known = weights_sha256(network) if isinstance(network, nn.Module) else spec_of(network).config()
-    return {
+    spectrum = {} if model.spectrum is None else {"spectrum": model.spectrum.digest}  # where sampling may begin
+    return spectrum | {
         "weights": known,
         "process": model.process.spec.config(),
         "predicts": model.predicts,
@@ -85,7 +86,7 @@ def _described_inside(model: Model) -> dict[str, Any]:
 
 def _described_wrapper(wrapper: ModelWrapper) -> dict[str, Any]:
     """Its class and what it holds beside the model."""
-    inherited = {"model", "process", "data_shape", "classes"}
+    inherited = {"model", "process", "data_shape", "classes", "spectrum"}
     own = {name: value for name, value in vars(wrapper).items() if name not in inherited}
     try:
         held = {name: _described_value(value) for name, value in own.items()}
