@@ -115,5 +115,6 @@ def test_what_cannot_be_parsed_is_refused_in_one_sentence(arguments, sentence, c
 def test_objects_are_built_as_they_are_named():
     chosen = built(parsed("x", "--sampler", "Heun", "--sampler.churn", "0.5"), "sampler")
     assert isinstance(chosen, Heun) and chosen.churn == 0.5
-    assert isinstance(built(parsed("x"), "sampler"), Exponential)
+    assert isinstance(built(parsed("x", "--sampler", "Exponential"), "sampler"), Exponential)
+    assert built(parsed("x"), "sampler") is None
     assert built(parsed("x"), "process") is None

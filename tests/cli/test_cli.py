@@ -79,6 +79,7 @@ def test_sample_reads_a_checkpoint_in_slices(trained, tmp_path):
     """Three files as the documentation describes them: tensors cut along dimension 0, their shapes beside."""
     folder = shutil.copytree(latest_checkpoint(trained / "run"), tmp_path / "slices")
     (folder / "SHA256SUMS").unlink()  # the files become others
+    shutil.copy(trained / "run" / "spectrum.safetensors", folder)  # which the checkpoints of a run share
     for name in ("model", "model_ema"):
         tensors = load_file(folder / f"{name}.safetensors")
         (folder / f"{name}.safetensors").unlink()

@@ -101,7 +101,7 @@ def test_a_result_depends_on_no_batch_size_and_is_not_computed_twice(tmp_path, m
     for name, batch in (("a", "40"), ("b", "16")):
         assert main([*DRAWN, "--steps", "5", "--batch_size", batch, "--out", str(tmp_path / name)]) == 0
     first, second = (written(tmp_path / name)["figures"]["Fréchet distance"] for name in "ab")
-    assert written(tmp_path / "a")["samples"]["source"].startswith("psld-digits, Exponential")
+    assert written(tmp_path / "a")["samples"]["source"].startswith("psld-digits, Projected")
     assert first == pytest.approx(second, rel=1e-5)
     monkeypatch.setattr(evaluating, "draw", lambda *_, **__: pytest.fail("samples were drawn again"))
     again = [*DRAWN, "--steps", "5", "--out", str(tmp_path / "a")]
@@ -191,7 +191,8 @@ def test_a_class_is_judged_by_data_of_that_class(tmp_path, capsys):
     drawn = Exponential().sample(Clamped(told), grid=grid, seeds=range(40), shape=(1, 8, 8)).x
     train, held = Digits("train"), Digits("heldout")
     threes = train.images[train.labels == 3]
-    assert main([*CLASS, "--steps", "5", "--floor", "Digits", "--floor.split", "heldout", "--out", str(tmp_path)]) == 0
+    plain = ["--sampler", "Exponential", "--grid", "log-snr", "--steps", "5"]
+    assert main([*CLASS, *plain, "--floor", "Digits", "--floor.split", "heldout", "--out", str(tmp_path)]) == 0
     result, shown = written(tmp_path), capsys.readouterr().out
     assert result["figures"]["Fréchet distance"] == pytest.approx(distance(drawn, threes), rel=1e-4)
     floor = distance(held.images[held.labels == 3], threes)

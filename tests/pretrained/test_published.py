@@ -28,9 +28,9 @@ def test_all_are_small_and_have_a_card():
 
 
 def test_their_hashes_are_theirs():
-    """After a change of a published file: `sha256sum config.yaml model_ema.safetensors > SHA256SUMS` in its folder."""
+    """After a change of a published file: `sha256sum config.yaml *.safetensors > SHA256SUMS` in its folder."""
     for name in NAMES:
-        assert set(read_sums(FOLDER / name)) == {"config.yaml", "model_ema.safetensors"}
+        assert set(read_sums(FOLDER / name)) == {"config.yaml", "model_ema.safetensors", "spectrum.safetensors"}
         assert require_unchanged(FOLDER / name, read_sums(FOLDER / name))
     for name in ("digits", "mnist"):
         assert require_unchanged(bundled_weights(name).parent, [bundled_weights(name).name])

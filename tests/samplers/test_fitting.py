@@ -124,6 +124,7 @@ def test_the_gaussian_start_is_for_all_of_the_data(spectrum, heldout):
     assert default_sampler(model) == Projected(SOLVER)
     model.spectrum = spectrum
     assert default_sampler(Clamped(model)) == Projected(SOLVER, start="gaussian")
+    assert default_sampler(Clamped(model), "log-snr") == Projected(SOLVER)
     assert default_sampler(Clamped(Other(model))) == Projected(SOLVER)
     model.classes = 10  # a class is told by guidance, and without any the model is that of all classes
     assert default_sampler(model) == Projected(SOLVER, start="gaussian")

@@ -75,7 +75,8 @@ def _described_inside(model: Model) -> dict[str, Any]:
         return {"model": spec_of(model).config(), **spectrum}
     network = model.network
     known = weights_sha256(network) if isinstance(network, nn.Module) else spec_of(network).config()
-    return {
+    spectrum = {} if model.spectrum is None else {"spectrum": model.spectrum.digest}  # where sampling may begin
+    return spectrum | {
         "weights": known,
         "process": model.process.spec.config(),
         "predicts": model.predicts,

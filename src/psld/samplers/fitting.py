@@ -47,12 +47,17 @@ LONGEST = 30
 SEARCHES = 60
 """Grids that a search tries, at most."""
 
-DETAIL, DETAILED = 0.25, 20
-"""The last σ is at least DETAIL standard deviations of a pixel; from DETAILED evaluations on, inversely less.
+DETAIL, DETAILED, BLUR = 0.25, 20, 6.0
+"""The last σ of n lies between DETAIL (beyond DETAILED, DETAIL · DETAILED/n) and BLUR/n standard deviations of a pixel.
 
-A mixture is decided at some σ, and calls below it change nothing. Of a network they take away from where images are
-decided, and its x̂₀ is better than the next step there (benchmarks/README.md, Grids that know the data).
+A mixture in the leading components is decided at some σ, and calls below it change nothing. A network has detail to add
+there: x̂₀ is a blur where the last σ is large; and it errs, so that where σ is small its x̂₀ is better than another step.
+(benchmarks/README.md, Grids that know the data; diffusers' own grids end at about BLUR/n for pixels of 0.6.)
 """
+
+
+HIGHEST = 3.0
+"""The first σ below T is at most this, in leading standard deviations: above it y is as good as Gaussian."""
 
 
 class Shape(NamedTuple):
@@ -130,7 +135,10 @@ def _search(spectrum: Spectrum, top: float, count: int, gaussian_start: bool, po
     # coordinates are about the mean of the data; sampling from T starts about 0, and from the Gaussian about the mean
     begun = top * noise if gaussian_start else top * noise - spectrum.mean_components
     exact = _walked(Exponential(2), power(top, 1e-3 * scale, REFERENCE, 1e6), begun, mixture)
-    low = math.log(max(DETAIL * spectrum.pixel_scale * min(1.0, DETAILED / count), 2e-3))
+    pixel = spectrum.pixel_scale
+    low = math.log(max(DETAIL * pixel * min(1.0, DETAILED / count), 2e-3))
+    high = max(math.log(BLUR * pixel / count), low + 0.2)
+    ceiling = min(math.log(HIGHEST * scale), math.log(top) - 0.05)
 
     def shape_of(point: Sequence[float] | np.ndarray) -> Shape:
         first, last, rho = (math.exp(float(value)) for value in point)
@@ -138,7 +146,7 @@ def _search(spectrum: Spectrum, top: float, count: int, gaussian_start: bool, po
 
     def error(point: Sequence[float] | np.ndarray) -> float:
         first, last, rho = (float(value) for value in point)
-        if not (low <= last < first - 0.05 * count and first < math.log(top) - 0.05 and 0.0 <= rho <= 3.0):
+        if not (low <= last <= high and last < first - 0.05 * count and first <= ceiling and 0.0 <= rho <= 3.0):
             return math.inf
         scales = shape_of(point).scales(count)
         if gaussian_start:
@@ -147,8 +155,9 @@ def _search(spectrum: Spectrum, top: float, count: int, gaussian_start: bool, po
             images = _walked(PredictorCorrector(2), torch.cat([scales.new_tensor([top]), scales]), begun, mixture)
         return float((images - exact).square().sum(1).sqrt().mean())
 
-    begin = [min(math.log(2.0 * scale), math.log(top) - 0.5), max(math.log(0.1 * scale), low + 0.1), math.log(3.0)]
-    simplex = [begin, *([*begin[:i], begin[i] + by, *begin[i + 1 :]] for i, by in enumerate((0.4, 0.7, 0.5)))]
+    begin = [min(math.log(1.5 * scale), ceiling - 0.5), 0.5 * (low + high), math.log(3.0)]
+    steps = (0.4, 0.3 * (high - low), 0.5)
+    simplex = [begin, *([*begin[:i], begin[i] + by, *begin[i + 1 :]] for i, by in enumerate(steps))]
     options = {"maxfev": SEARCHES, "initial_simplex": np.array(simplex), "xatol": 1e-2, "fatol": 1e-6}
     return shape_of(minimize(error, begin, method="Nelder-Mead", options=options).x)
 
