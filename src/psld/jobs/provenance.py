@@ -70,13 +70,12 @@ def tensor_sha256(*tensors: Tensor) -> str:
 
 
 def _described_inside(model: Model) -> dict[str, Any]:
-    spectrum = {} if model.spectrum is None else {"spectrum": model.spectrum.digest}
+    spectrum = {} if model.spectrum is None else {"spectrum": model.spectrum.digest}  # where sampling may begin
     if not isinstance(model, ScoreModel):
         return {"model": spec_of(model).config(), **spectrum}
     network = model.network
     known = weights_sha256(network) if isinstance(network, nn.Module) else spec_of(network).config()
-    spectrum = {} if model.spectrum is None else {"spectrum": model.spectrum.digest}  # where sampling may begin
-    return spectrum | {
+    return {
         "weights": known,
         "process": model.process.spec.config(),
         "predicts": model.predicts,
