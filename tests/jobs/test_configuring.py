@@ -153,7 +153,7 @@ def test_config_prints_what_comes_with_psld(name, capsys):
 @pytest.mark.parametrize(
     "options, said",
     [
-        (["digitz"], "no configuration 'digitz' comes with psld. Near it: digits"),
+        (["digitz"], "no configuration 'digitz' comes with psld: psld config lists those that do. Did you mean digits"),
         (["digits", "--images", "photographs"], "a configuration by name or --images, not both"),
         (["--images", "nowhere"], "no folder nowhere"),
     ],

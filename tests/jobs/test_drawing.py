@@ -74,7 +74,7 @@ def test_a_run_that_was_moved_or_copied_is_the_same(tmp_path):
 
 
 def test_samplers_that_differ_in_one_argument_do_not_share_a_folder(tmp_path, capsys):
-    command = ["sample", "psld-digits", "--num", "1", "--steps", "3", "--out", str(tmp_path / "heun"), "--sampler"]
+    command = ["sample", "psld-digits", "--num", "1", "--steps", "21", "--out", str(tmp_path / "heun"), "--sampler"]
     assert main([*command, "Heun"]) == 0
     assert main([*command, "Heun", "--sampler.churn_range", "[0.1, 0.5]"]) == 1
     assert "differs in sampler" in capsys.readouterr().err

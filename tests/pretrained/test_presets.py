@@ -7,6 +7,7 @@ import torch
 import yaml
 
 import psld.data
+from ending import exit_code
 from psld.cli import main
 from psld.cli.presets import millions
 from psld.cli.train import with_preset
@@ -92,7 +93,7 @@ def test_one_preset_is_printed_as_yaml(capsys):
 
 def test_an_unknown_preset_is_refused(capsys):
     assert main(["presets", "cifar-sota"]) == 1
-    assert "Near it: cifar10-sota-" in capsys.readouterr().err
+    assert "Did you mean cifar10-sota-" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -198,5 +199,5 @@ def test_a_preset_runs_on_real_pixels_without_a_download(name, tmp_path):
 
 def test_limit_refuses_no_steps(pictures, tmp_path, capsys):
     run = ["--run", str(tmp_path / "run"), "--limit", "0"]
-    assert main(["train", "--config", str(published_config("digits")), *run]) == 1
-    assert "--limit must be at least 1: got 0" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    assert exit_code(["train", "--config", str(published_config("digits")), *run]) == 2
+    assert "--limit must be a whole number from 1" in capsys.readouterr().err and not (tmp_path / "run").exists()

@@ -147,8 +147,9 @@ def published_config(name: str) -> Path:
         if name in (path.stem for path in folder.glob("*.yaml")):
             return folder / f"{name}.yaml"
     known = published_configs()
-    near = difflib.get_close_matches(name, known, n=3) or known
-    raise FileNotFoundError(f"no configuration {name!r} comes with psld. Near it: {', '.join(near)}. All: psld config.")
+    near = difflib.get_close_matches(name, known, n=3)
+    advice = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise FileNotFoundError(f"no configuration {name!r} comes with psld: psld config lists those that do.{advice}")
 
 
 def _config_folders() -> tuple[Path, ...]:
