@@ -132,6 +132,7 @@ LEVELS = [re.findall(r"`(\w+)`", row.split("|")[1]) for row in TEXT.split("\n## 
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
 UPWARDS = {
+    ("inverse", "data"): "a mask is a picture, and read as all pictures are; asked inside the function",
     ("files", "distributed"): "a lock is taken by the first of several processes; asked inside a function",
     ("model", "samplers"): "Model.sample, asked inside the method; and its types",
     ("model", "runs"): "ScoreModel.save, asked inside the method",

@@ -43,11 +43,11 @@ class Depth(Specified, nn.Module):
     ids=repr,
 )
 def test_few_frames_lie_between_a_batch_and_its_loss(loss, told, tmp_path):
-    """train → its loop → the step → the loss → the model's answer → the network in its own precision: at most 7."""
+    """train, its arguments checked → its loop → the step → the loss → the model's answer → the network: at most 8."""
     network = Depth()
     model = ScoreModel(network, CLD(), **told)
     psld.train(model, Images(torch.randn(8, 1, 2, 2)), loss, small_settings(steps=2, batch_size=4), tmp_path / "run")
     of_steps = [stack for stack in network.stacks if "advance" in stack]
-    assert len(of_steps) == 2 and all(stack[-1] == "train" for stack in of_steps)
-    assert max(map(len, of_steps)) <= 7
+    assert len(of_steps) == 2 and all(stack[-2:] == ["train", "call"] for stack in of_steps)
+    assert max(map(len, of_steps)) <= 8
     assert max(stack.index("advance") + 1 for stack in of_steps) <= 5  # from the batch itself

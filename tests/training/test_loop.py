@@ -12,6 +12,7 @@ import yaml
 from torch import nn
 
 from psld.specs import Specified
+from psld.specs import arguments
 from psld.training import TrainingDiverged, latest_checkpoint, load_weights, writing
 from psld.training.reading import read_checkpoint
 from training.small_run import noise_error, small_network, small_run
@@ -78,7 +79,8 @@ def test_nan_loss_stops_naming_the_step_and_keeps_the_last_good_checkpoint(tmp_p
     assert all(torch.equal(t, read_checkpoint(whole).weights[n]) for n, t in read_checkpoint(last).weights.items())
 
 
-def test_weights_that_overflow_are_not_saved(tmp_path):
+def test_weights_that_overflow_are_not_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(arguments, "LARGEST", 1e38)  # no allowed learning rate is so large
     with pytest.raises(TrainingDiverged, match="after step 1 some weights are not finite"):
         small_run(tmp_path / "run", learning_rate=1e37, warmup_steps=0, checkpoint_every=1, network=Amplified())
     assert not list((tmp_path / "run").rglob("model.safetensors"))

@@ -52,9 +52,9 @@ def test_warmup_is_linear():
     [
         (dict(steps=0), "steps must be at least 1: got 0"),
         (dict(batch_size=0), "batch_size must be at least 1"),
-        (dict(learning_rate=0.0), "learning_rate must be positive"),
-        (dict(learning_rate=math.nan), "learning_rate must be positive"),
-        (dict(warmup_steps=-1), "warmup_steps must be 0 or more"),
+        (dict(learning_rate=0.0), "learning_rate must be a positive, finite number"),
+        (dict(learning_rate=math.nan), "learning_rate must be a number: got nan"),
+        (dict(warmup_steps=-1), "warmup_steps must be at least 0"),
         (dict(clip_norm=0.0), "clip_norm must be positive"),
         (dict(ema_decay=1.0), r"ema_decay must be in \[0, 1\)"),
         (dict(t_min=0.0), r"t_min must be in \(0, 1\): got 0.0"),
@@ -69,7 +69,7 @@ def test_warmup_is_linear():
         (dict(checkpoints="split"), "'whole' or 'sharded': got 'split'"),
         (dict(checkpoints="sharded", devices=2), "'sharded' needs strategy='fsdp': got 'auto', under which every"),
         (dict(times="sobol"), "'uniform' or 'stratified': got 'sobol'"),
-        (dict(ema_decay=None, ema_half_life=0.0), "ema_half_life must be positive and finite, in images"),
+        (dict(ema_decay=None, ema_half_life=0.0), "ema_half_life must be a positive, finite number"),
         (dict(ema_half_life=1e6), "ema_decay=0.9 and ema_half_life=1000000.0 say the same thing twice"),
     ],
 )
