@@ -49,7 +49,7 @@ from psld.training.writing import write_checkpoint
 from small_data import cifar10_contents, random_bytes, tar_gz, write_mnist
 from small_data import save as save_picture
 
-FLIPS, SECONDS, BYTES = 40, 10.0, 1e9
+FLIPS, FAST, SECONDS, BYTES = 40, 10, 10.0, 1e9
 
 
 @dataclass(frozen=True)
@@ -359,8 +359,11 @@ KINDS: dict[str, Kind] = {
 PLACES = (0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0)
 """Where a file is cut, as parts of it; the last is the byte before its end."""
 
+LATER = {f"flip {number}" for number in range(FAST, FLIPS)}
+"""Left to the slow tests."""
+
 CASES = [
-    (kind, damage)
+    pytest.param(kind, damage, marks=[pytest.mark.slow] if damage in LATER else [])
     for kind in KINDS
     for damage in [
         "empty",
