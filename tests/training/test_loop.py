@@ -11,8 +11,7 @@ import torch
 import yaml
 from torch import nn
 
-from psld.specs import Specified
-from psld.specs import arguments
+from psld.specs import Specified, arguments
 from psld.training import TrainingDiverged, latest_checkpoint, load_weights, writing
 from psld.training.reading import read_checkpoint
 from training.small_run import noise_error, small_network, small_run
