@@ -151,7 +151,7 @@ class Model(ABC):
         from psld.samplers.defaults import default_sampler  # samplers stand above models; this one method reaches up
 
         model = self if self.data_range is None else Clamped(self, *self.data_range)
-        chosen = default_sampler(model, grid) if sampler is None else sampler
+        chosen = default_sampler(model, steps, grid) if sampler is None else sampler
         return chosen.sample(model, n, grid, seeds, steps=steps, batch_size=batch_size, progress=progress)
 
     def known_shape(self) -> tuple[int, ...]:

@@ -173,7 +173,7 @@ def _evaluate_run(config: Namespace, checkpoint: Path, fabric: Fabric) -> int:
 def _cells(config: Namespace, model: Model) -> list[Cell]:
     """The one of the options, or those of the sweep."""
     if not config.sweep:
-        sampler = built(config, "sampler") or default_sampler(model, config.grid)
+        sampler = built(config, "sampler") or default_sampler(model, config.steps, config.grid)
         return [Cell.of(sampler, config.grid, model.process, config.steps, spectrum=model.spectrum)]
     known = [cell for nfe in config.nfe for cell in cells(model.process, nfe, model) if not cell.judged]
     wanted = [cell for cell in known if not config.only or any(part in cell.label for part in config.only)]

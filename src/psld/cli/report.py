@@ -77,7 +77,7 @@ def run(arguments: list[str]) -> int:
     if config.clamp:
         model = Clamped(model)
     settings = ReportSettings(
-        sampler=built(config, "sampler") or default_sampler(model, config.grid),
+        sampler=built(config, "sampler") or default_sampler(model, config.steps, config.grid),
         budgets=tuple(config.budgets),
         **{name: config[name] for name in ("grid", "steps", "num", "seed", "searched", "quality_num", "quick")},
         sweep=None if config.sweep is None else Path(config.sweep),
