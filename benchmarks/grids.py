@@ -90,7 +90,11 @@ def of_psld(process, spectrum: Spectrum | None, nfe: int, data: Empirical, count
     """What `model.sample` draws by itself."""
     model = data.model(process)
     model.spectrum = spectrum
-    return default_sampler(model).sample(model, count, steps=nfe).x
+    sampler, shape = default_sampler(model, nfe), (1, *data.data_shape)
+    y = process.noise_scale(process.T) * SeededNoise(range(count), shape, torch.float64, torch.device("cpu"))()[:, 0]
+    more = SeededNoise(range(count), (process.k, *shape[1:]), torch.float64, torch.device("cpu"))
+    z = process.from_statistic(y, process.T, more())  # the noise that all have in common is that of the image
+    return sampler.carry(model, z, sampler.best_grid(process, nfe, spectrum), more).x
 
 
 class Judge:

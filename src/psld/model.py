@@ -154,7 +154,7 @@ class Model(ABC):
         from psld.samplers.sampler import Sampler
 
         model = self if self.data_range is None else Clamped(self, *self.data_range)
-        chosen = default_sampler(model, grid) if sampler is None else sampler
+        chosen = default_sampler(model, steps, grid) if sampler is None else sampler
         if not isinstance(chosen, Sampler):
             raise ValueError(f"sampler must be one of psld.samplers, or None: got {shown(sampler)}.")
         return chosen.sample(model, n, grid, seeds, steps=steps, batch_size=batch_size, progress=progress)

@@ -121,13 +121,14 @@ def test_the_gaussian_start_is_for_all_of_the_data(spectrum, heldout):
             return self.model(z, t, **condition)
 
     model = heldout.model(CLD())
-    assert default_sampler(model) == Projected(SOLVER)
+    assert default_sampler(model, 5) == Projected(SOLVER)
     model.spectrum = spectrum
-    assert default_sampler(Clamped(model)) == Projected(SOLVER, start="gaussian")
-    assert default_sampler(Clamped(model), "log-snr") == Projected(SOLVER)
-    assert default_sampler(Clamped(Other(model))) == Projected(SOLVER)
+    assert default_sampler(Clamped(model), 5) == Projected(SOLVER, start="gaussian")
+    assert default_sampler(Clamped(model), 5, "log-snr") == Projected(SOLVER)
+    assert default_sampler(Clamped(Other(model)), 5) == Projected(SOLVER)
+    assert default_sampler(Clamped(model), 10) == Projected(SOLVER)
     model.classes = 10  # a class is told by guidance, and without any the model is that of all classes
-    assert default_sampler(model) == Projected(SOLVER, start="gaussian")
+    assert default_sampler(model, 5) == Projected(SOLVER, start="gaussian")
 
 
 def test_a_gaussian_start_without_a_spectrum_is_refused(heldout):

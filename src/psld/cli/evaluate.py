@@ -236,7 +236,7 @@ def refuse_diverged(results: Sequence[Evaluated]) -> None:
 def _cells(config: Namespace, model: Model) -> list[Cell]:
     """The one of the options, or those of the sweep."""
     if not config.sweep:
-        sampler = built(config, "sampler") or default_sampler(model, config.grid)
+        sampler = built(config, "sampler") or default_sampler(model, config.steps, config.grid)
         return [Cell.of(sampler, config.grid, model.process, config.steps, spectrum=model.spectrum)]
     known = [cell for nfe in config.nfe for cell in cells(model.process, nfe, model) if not cell.judged]
     require_known(config.only, [cell.label for cell in known])

@@ -79,7 +79,7 @@ def run(arguments: list[str]) -> int:
     if config.clamp:
         model = Clamped(model)
     settings = ReportSettings(
-        sampler=built(config, "sampler") or default_sampler(model, config.grid),
+        sampler=built(config, "sampler") or default_sampler(model, config.steps, config.grid),
         budgets=tuple(config.budgets),
         **{
             name: config[name]

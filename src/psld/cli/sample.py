@@ -57,7 +57,9 @@ def run(arguments: list[str]) -> int:
         )
     job = opened(config, config.run or config.checkpoint)
     model = guided(job.model, config.label, config.guidance, classifier_for(config, job))
-    sampler = built(config, "sampler") or default_sampler(model, config.grid)  # guided, it may be another one
+    sampler = built(config, "sampler") or default_sampler(
+        model, config.steps, config.grid
+    )  # guided, it may be another one
     grid = sampler.grid(config.grid, model.process, config.steps, model.spectrum)
     drawing = Drawing(
         clamped(model, config), sampler, grid, config.seed, config.batch_size, job.fabric, config.allow_diverged

@@ -56,12 +56,12 @@ def run(arguments: list[str]) -> int:
     place = folder if (Path(folder) / "unet").is_dir() else latest_checkpoint(folder)
     print(f"{data_name(config.images)}: {spectrum!r}; standard deviation of a pixel {spectrum.pixel_scale:.3g}.")
     model.spectrum = spectrum
-    sampler = default_sampler(Clamped(model))
-    print(f"default sampler: {sampler!r}; σ at which the network is called:")
+    print("Default sampler, and σ at which it calls the network:")
     for steps in config.steps:
+        sampler = default_sampler(Clamped(model), steps)
         times = sampler.best_grid(model.process, steps, spectrum).times
         scales = model.process.noise_scale(times)[-steps:].tolist()
-        print(f"  {steps} evaluations: {', '.join(f'{scale:.3g}' for scale in scales)}")
+        print(f"  {steps} evaluations: {', '.join(f'{scale:.3g}' for scale in scales)} ({sampler!r})")
     spectrum.save(place)
     print(f"Written to {place / SPECTRUM}.")
     return 0

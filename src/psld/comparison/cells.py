@@ -100,7 +100,7 @@ def _on_grid(
 def cells(process: LinearProcess, nfe: int, model: Model | None = None) -> Iterator[Cell]:
     """What is compared for a process, the default of a model first, then the paper's samplers."""
     if model is not None:
-        sampler = default_sampler(model)
+        sampler = default_sampler(model, nfe)
         yield Cell.of(sampler, "best", process, nfe, family_of(sampler), spectrum=model.spectrum)
 
     def fixed(grid: str, *samplers: Sampler) -> Iterator[Cell]:

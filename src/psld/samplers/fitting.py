@@ -47,7 +47,7 @@ LONGEST = 30
 SEARCHES = 60
 """Grids that a search tries, at most."""
 
-DETAIL, DETAILED, BLUR = 0.25, 20, 6.0
+DETAIL, DETAILED, BLUR = 0.4, 20, 6.0
 """The last σ of n lies between DETAIL (beyond DETAILED, DETAIL · DETAILED/n) and BLUR/n standard deviations of a pixel.
 
 A mixture in the leading components is decided at some σ, and calls below it change nothing. A network has detail to add
