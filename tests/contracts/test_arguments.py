@@ -170,7 +170,7 @@ OTHERS: dict[str, Callable[[], Subject]] = {
     "sampler.sample": lambda: Subject(Exponential().sample, {"model": MODEL, **SAMPLING}),
     **{
         f"grids.{make.__name__}": lambda make=make: Subject(make, {"process": PROCESS, "nfe": 5})
-        for make in (grids.uniform, grids.quadratic, grids.log_snr, grids.edm_rho, grids.paper, grids.best)
+        for make in (grids.uniform, grids.quadratic, grids.log_snr, grids.edm_rho, grids.paper, grids.safe)
     },
     "grids.optimised": lambda: Subject(grids.optimised, {"process": PROCESS, "nfe": 10}),
     "grids.optimised_projected": lambda: Subject(grids.optimised_projected, {"process": PROCESS, "nfe": 10}),

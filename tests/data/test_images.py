@@ -78,7 +78,7 @@ def test_folder_refusals(folder, tmp_path):
         ImageFolder(folder / "nowhere", 4)
     with pytest.raises(NotADirectoryError):
         ImageFolder(folder / "notes.txt", 4)
-    with pytest.raises(ValueError, match="channels must be 1 .*got 2"):
+    with pytest.raises(ValueError, match="channels must be 1, 3 or 4: got 2"):
         ImageFolder(folder, 4, channels=2)
     with pytest.raises(ValueError, match=r"a\.png is 4×4, image_size=8 needs 8×8\. Resize"):
         ImageFolder(folder, 8)

@@ -605,7 +605,7 @@ def test_commands_say_what_they_do_in_one_line(tmp_path, capsys):
         grey.save(tmp_path / f"{i}.png")
     assert main(["stats", str(tmp_path), "--out", str(tmp_path / "s.npz"), "--extractor", "digits"]) == 0
     said = capsys.readouterr().err
-    assert "psld: 4 of 4 images: transparency is flattened onto background='white' (channels=4 keeps it)" in said
+    assert "psld stats: 4 of 4 images: transparency is flattened onto background='white' (channels=4 keeps it)" in said
     assert "Warning" not in said and ".py" not in said
 
 

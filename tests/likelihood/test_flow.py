@@ -243,7 +243,7 @@ def test_arguments():
         (lambda: bound(path, z[:, 0], 0.1, [0], start="data"), "singular"),
         (lambda: Hutchinson(0), "probes must be at least 1"),
         (lambda: Hutchinson(1, "cauchy"), "'rademacher' or 'gaussian'"),  # pyright: ignore[reportArgumentType]
-        (lambda: ProbabilityFlow(MIXTURE.model(CLD()), rtol=-1.0), "must be positive"),
+        (lambda: ProbabilityFlow(MIXTURE.model(CLD()), rtol=-1.0), "rtol must be a positive, finite number: got -1"),
     ]:
         with pytest.raises(laws.REFUSALS, match=message):
             refused()

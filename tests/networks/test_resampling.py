@@ -104,7 +104,7 @@ def test_plain_convolutions_that_resample():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match=r"even number of taps .* got \(1.0, 2.0, 1.0\)"):
+    with pytest.raises(ValueError, match=r"taps must be an even number of them .* got \(1.0, 2.0, 1.0\)"):
         FIRDownsample((1.0, 2.0, 1.0))
-    with pytest.raises(ValueError, match=r"even number of taps .* got \(1.0, 2.0, 1.0\)"):
+    with pytest.raises(ValueError, match=r"taps must be an even number of them .* got \(1.0, 2.0, 1.0\)"):
         FIR((1.0, 2.0, 1.0))

@@ -81,7 +81,7 @@ def test_sizes_that_do_not_fit_are_refused_with_the_nearest_that_do():
         UNet(3, 3, (32, 45))
     with pytest.raises(ValueError, match="got 3; the nearest sizes that fit are 4"):
         UNet(3, 3, 3)
-    with pytest.raises(ValueError, match="one number ≥ 1 or two"):
+    with pytest.raises(ValueError, match="image_size must be one whole number, of a square, or two"):
         UNet(3, 3, (32, 32, 32))
     with pytest.raises(ValueError, match="10×12 do not divide into patches of 4×4; .* height 8 or 12, width 12"):
         DiT(in_channels=2, patch_size=4, width=16, depth=1, heads=2)(torch.randn(2, 2, 10, 12), TIMES)

@@ -69,10 +69,10 @@ def test_optimised_grids_belong_to_processes_not_to_their_names():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({}, "say how many samples to draw: n, or a sequence of seeds"),
+        ({}, "n must be how many samples to draw, or seeds a sequence, one a sample: got None"),
         ({"n": 0}, "n must be at least 1: got 0"),
         ({"n": 3, "seeds": [1, 2]}, "2 seeds for n = 3 samples"),
-        ({"seeds": []}, "at least one seed is needed"),
+        ({"seeds": []}, r"seeds must be at least one whole number, one a sample: got \[\]"),
         ({"n": 2, "grid": "fine"}, "unknown grid 'fine'"),
         ({"n": 2, "steps": 1}, "nfe must be at least 2"),
         ({"n": 4, "batch_size": 0}, "batch_size must be at least 1: got 0"),

@@ -57,7 +57,9 @@ class ClassifierGuidance(ModelWrapper):
     ):
         finite("scale", scale)
         positive("temperature", temperature)
-        whole("label", label, least=0)
+        classes = getattr(classifier, "classes", None)
+        if classes is None:
+            whole("label", label, least=0)
         if process is not None and not process.same_marginals(model.process):
             raise ValueError(
                 f"the classifier was trained on states of {process!r}, and the model is of {model.process!r}: a "
@@ -66,7 +68,7 @@ class ClassifierGuidance(ModelWrapper):
         super().__init__(model)
         self.classifier, self.label = classifier, label
         self.scale, self.temperature = scale, temperature
-        self._require_label(getattr(classifier, "classes", None))
+        self._require_label(classes)
 
     def __call__(self, z: Float[Tensor, "B k *data"], t: Times, **condition: Any) -> Prediction:
         prediction = self.model(z, t, **condition)
