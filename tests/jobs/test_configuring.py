@@ -100,6 +100,7 @@ def test_the_network_fits_the_images(photographs):
 @pytest.mark.parametrize("size, patch", [(8, 1), (16, 1), (32, 2), (64, 4)])
 def test_larger_images_go_in_as_patches(size, patch):
     setup = psld.setup_for(Images(torch.randn(3, 1, size, size)), device="cpu")
+    assert isinstance(setup.model.network, Preconditioned)
     network = setup.model.network.network
     assert (network.size if isinstance(network, Patched) else 1) == patch
 

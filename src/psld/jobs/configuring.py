@@ -19,7 +19,8 @@ import torch
 import yaml
 from torch import nn
 
-from psld.data import ImageData
+from psld.data import HuggingFace, ImageData
+from psld.data.decoding import FileImages
 from psld.data.opening import training_images
 from psld.losses import Objective
 from psld.model import ScoreModel
@@ -258,7 +259,7 @@ def configuration(data: ImageData, found: Measured, device: str, seed: int) -> s
         "# One denoiser D(y; σ), which every process can sample with: "
         f"a U-Net of {levels} levels on {places}, for {device}.",
     ]
-    if getattr(data, "framing", None) is not None and data.framing.crop != "none":
+    if isinstance(data, FileImages | HuggingFace) and data.framing.crop != "none":
         reasons.append(
             f"# The largest centred square of every picture is made {height}×{width}: --image_size changes it."
         )
