@@ -54,13 +54,14 @@ COMMANDS = {
         "--out",
         "OUT/restored",
     ],
-    "edit": ["edit", "RUN", "PICTURES", "--start", 0.5, *FEW, "--draws", 1, "--out", "OUT/edited"],
+    "edit": ["edit", "RUN", "PICTURES", "--start", 0.5, *FEW, "--draws", 1, "--allow_diverged"]
+    + ["--out", "OUT/edited"],
     "interpolate": ["interpolate", "RUN", "PICTURES/000000.png", "PICTURES/000001.png", "--frames", 3]
     + ["--tolerance", 0.1, "--out", "OUT/path"],
     "stats": ["stats", "PICTURES", "--out", "OUT/statistics.npz"],
     "evaluate": ["evaluate", "RUN", "--against", "KNOWN", "--num", 4, *FEW, "--out", "OUT/judged"],
     "sweep": ["evaluate", "RUN", "--against", "KNOWN", "--num", 4, "--sweep", "--nfe", 5, "--only", "quadratic"]
-    + ["--out", "OUT/judged"],
+    + ["--allow_diverged", "--out", "OUT/judged"],
     "report": ["report", "RUN", "--quick", "--num", 4, "--searched", 20, "--steps", 3, "--out", "OUT/report.html"]
     + ["--overwrite"],
     "likelihood": ["likelihood", "RUN", "--data", "PICTURES", "--num", 2, "--rtol", 0.1, "--out", "OUT/bits.json"],
@@ -185,9 +186,9 @@ def test_killed_at_many_system_calls(place, name, chosen):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["png", "npz", "inpaint", "stats", "evaluate", "report", "train"])
 def test_killed_at_random_moments(place, name):
-    """Several times in a row, until the command has been finished."""
-    (want, ended), moments = whole(place, name), random.Random(SEED)
-    for attempt in range(3):
+    """Three in a row, of which some can come after the end; then the command is finished."""
+    (want, ended), moments, killed = whole(place, name), random.Random(SEED), []
+    for attempt in range(7):
         shutil.rmtree(place.out)
         kills = 0
         for _ in range(3):
@@ -196,7 +197,8 @@ def test_killed_at_random_moments(place, name):
             assert code in (0, -signal.SIGKILL)
             kills += code != 0
         require_finished(place, name, want, f"{name} killed {kills} times, attempt {attempt}")
-        print(f"{name}: killed {kills} times in a row within {ended.seconds:.1f} s")
+        killed.append(kills)
+    print(f"{name}, {ended.seconds:.1f} s: killed {sum(killed)} times in {len(killed)} attempts {killed}")
 
 
 def test_seeds_of_a_killed_npz_are_there_once(place):
@@ -253,7 +255,8 @@ def fill_disk(place: Place, name: str, chosen: int) -> None:
             continue
         told.append(call)
         require_told(place, full, f"{name} with a disk full at call {call} of {ended.calls}")
-        known = {file: text for file, text in content(place.out).items() if file in want and file != "run/metrics.csv"}
+        grown = ("run/metrics.csv", "bench/rows.json")  # of as many steps or cells as there are
+        known = {file: text for file, text in content(place.out).items() if file in want and file not in grown}
         assert [file for file in known if known[file] != want[file]] == [], "what is there is whole"
         require_finished(place, name, want, f"{name} after a full disk at call {call}")
     print(f"{name}: told at calls {told} of {ended.calls}")

@@ -84,6 +84,17 @@ def test_no_room_is_told_with_the_file_and_advice(tmp_path, calls, code):
     assert (tmp_path / "a.bin").read_bytes() == b"before"
 
 
+def test_a_new_file_whose_folder_cannot_be_flushed_is_not_there(tmp_path, calls):
+    """Otherwise it is in the way of the next try. A file that was there before has the new content."""
+    calls[1]["folder"] = OSError(errno.ENOSPC, "No space left on device")
+    for there, left in ((False, []), (True, [b"new"])):
+        if there:
+            (tmp_path / "file").write_bytes(b"old")
+        with pytest.raises(DiskFullError, match="file cannot be written"), atomic_file(tmp_path / "file") as file:
+            file.write(b"new")
+        assert [path.read_bytes() for path in tmp_path.iterdir()] == left
+
+
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     for name in (".a[1].npz.12.partial", ".b.npz.3.partial", ".a[1].npz", "a[1].npz", ".x.partial", "y.12.partial"):
         (tmp_path / name).write_bytes(b"")

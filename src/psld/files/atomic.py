@@ -57,7 +57,8 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file to write, in the folder of `path` (made where missing), that takes its place once it is complete.
 
     File and folder are flushed, so that a power cut right afterwards leaves the new content. After an exception `path`
-    is as it was, and nothing is left beside it.
+    is as it was, and nothing is left beside it. There is one exception: if only the folder of a file that was there
+    before could not be flushed, `path` has the new content, and a power cut may bring back the old.
 
     Raises:
         DiskFullError: there is no room.
@@ -72,8 +73,14 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
                 yield file
                 file.flush()
                 _sync(file.fileno())
+            known = path.exists()
             os.replace(unfinished, path)
-            sync_folder(path.parent)
+            try:
+                sync_folder(path.parent)
+            except OSError:
+                if not known:  # what is reported as not written must not be there, or it is in the way of another try
+                    path.unlink(missing_ok=True)
+                raise
         finally:
             unfinished.unlink(missing_ok=True)
 
