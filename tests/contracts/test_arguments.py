@@ -313,6 +313,9 @@ ACCEPTED: dict[str, str] = {
             "model.sample.grid",
             "sampler.sample.grid",
             "sampler.sample.device",
+            "psld.data.FileImages.background",
+            "psld.data.HuggingFace.background",
+            "psld.data.ImageFolder.background",
             "grids.uniform.end",
             "grids.quadratic.end",
             "grids.log_snr.end",
@@ -327,7 +330,7 @@ ACCEPTED: dict[str, str] = {
             "bound.t",
             "fit.t",
         ),
-        "",  # a time in (0, T), T = 1; a name of a list
+        "",  # a time in (0, T), T = 1; a name of a list; a colour
     ),
     **dict.fromkeys(
         (

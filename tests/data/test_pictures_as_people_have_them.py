@@ -38,7 +38,7 @@ def levels(data: ImageData, index: int = 0) -> np.ndarray:
 
 def read(file: Path, channels: int = 3, background: str = "white") -> np.ndarray:
     header = read_header(file, str(file))
-    framing = Framing((header.height, header.width))
+    framing = Framing(header.own_size(str(file)))
     return decode(file, str(file), channels, framing, background).permute(1, 2, 0).numpy()
 
 

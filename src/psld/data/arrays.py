@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from psld.data.decoding import ImageWarning
-from psld.data.folders import labels_by_name
+from psld.data.folders import labels_by_name, require_classes
 from psld.data.pixels import PixelArray, PixelData
 from psld.files import atomic_file
 from psld.files.arrays import array_kinds, array_names, read_arrays
@@ -60,6 +60,7 @@ class ArrayFile(PixelArray):
     ):
         if layout not in (None, "NHWC", "NCHW"):
             raise ValueError(f"layout must be 'NHWC' or 'NCHW', or None for where the channels are: got {layout!r}.")
+        require_classes(classes)
         images, labels = _arrays(Path(file), key, label_key)
         if images.dtype != np.uint8:
             raise ValueError(

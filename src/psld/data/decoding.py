@@ -26,7 +26,7 @@ from torch import Tensor
 from psld.data.pixels import PixelData
 from psld.data.zipped import ZippedImage
 from psld.specs import SpecifiedValue
-from psld.specs.arguments import height_and_width
+from psld.specs.arguments import LARGEST_IMAGE, height_and_width
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -183,6 +183,19 @@ class Header(NamedTuple):
     def grey(self) -> bool:
         """Whether one channel holds it, but for transparency."""
         return self.mode in GREY
+
+    def own_size(self, name: str) -> tuple[int, int]:
+        """Height and width, for whoever takes the picture as it is.
+
+        Raises:
+            ValueError: a side longer than images may be; the message calls the picture `name`.
+        """
+        if max(self.height, self.width) > LARGEST_IMAGE:
+            raise ValueError(
+                f"{name} is {self.width}×{self.height}, and images have at most {LARGEST_IMAGE:,} pixels a side: make "
+                "it smaller."
+            )
+        return self.height, self.width
 
 
 def read_header(source: Source, name: str) -> Header:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from psld.data.decoding import MODES, FileImages, Framing, Resample
-from psld.data.folders import find_images
+from psld.data.decoding import MODES, FileImages, Framing, Resample, require_background
+from psld.data.folders import find_images, require_classes
 from psld.specs.arguments import one_of
 
 __all__ = ["ImageFolder"]
@@ -60,6 +60,8 @@ class ImageFolder(FileImages):
         classes: Sequence[str] | None = None,
     ):
         one_of("channels", channels, tuple(MODES))
+        require_classes(classes)
+        require_background(background)
         self.root = Path(root)
         framing = Framing(image_size, "center" if resize else "none", resample)
         found = find_images(self.root)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from psld.data.decoding import ImageWarning
 from psld.data.zipped import Archive, ZippedImage
 from psld.files import parse_json
+from psld.specs.arguments import shown
 
 __all__ = [
     "LISTING",
@@ -26,6 +27,7 @@ __all__ = [
     "image_files",
     "labels_by_name",
     "natural_order",
+    "require_classes",
 ]
 
 SUFFIXES = (
@@ -96,6 +98,12 @@ def natural_order(name: str) -> tuple[Any, ...]:
     """A key to sort by, in which numbers within names count as numbers: 2 before 10, img9 before img10."""
     pieces = re.split(r"(\d+)", name)
     return (*((int(piece), piece) if piece.isdecimal() else (-1, piece) for piece in pieces), name)
+
+
+def require_classes(classes: Sequence[str] | None) -> None:
+    """Raises ValueError for a list of no names, which no labels fit."""
+    if classes is not None and not classes:
+        raise ValueError(f"classes must be at least one name, or None for those that are found: got {shown(classes)}.")
 
 
 def labels_by_name(names: Sequence[str], classes: Sequence[str] | None, what: str) -> tuple[list[int], list[str]]:

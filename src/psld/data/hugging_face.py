@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from psld.data.decoding import MODES, Framing, Notes, Resample, decode, read_header, require_background
-from psld.data.folders import labels_by_name
+from psld.data.folders import labels_by_name, require_classes
 from psld.data.pixels import PixelData
 
 if TYPE_CHECKING:
@@ -97,12 +97,13 @@ class HuggingFace(PixelData):
     ):
         if channels not in MODES:
             raise ValueError(f"channels must be 1 (grey), 3 (RGB) or 4 (RGBA): got {channels}.")
+        require_classes(classes)
+        self.background = require_background(background)
         self.framing = Framing(image_size, "center" if resize else "none", resample)
         self.name, self.column = f"{source}[{split}]", image_column
         table = _table(source, split, config, revision)
         labels, names = _labels(table, label_column, self.name, classes)
         self.table = _encoded(table, image_column, self.name)
-        self.background = require_background(background)
         shape = channels, self.framing.height, self.framing.width
         super().__init__(len(self.table), shape, flip, labels, names)
         if "classes" in self._recorded:  # not of a subclass with arguments of its own

@@ -125,7 +125,7 @@ def _file(path: Path, channels: int | None, size: int | tuple[int, int] | None) 
     if path.suffix.lower() in OTHER_SUFFIXES:
         raise ValueError(f"{path} is of a kind that is not read: convert it to PNG. Read are {', '.join(SUFFIXES)}.")
     header = read_header(path, str(path))
-    size = (header.height, header.width) if size is None else size
+    size = header.own_size(str(path)) if size is None else size
     return FileImages([path], _fitting([header]) if channels is None else channels, _framing([header], size))
 
 
@@ -142,8 +142,8 @@ def _folder(path: Path, channels: int | None, size: int | tuple[int, int] | None
                 f"{header.width}×{header.height}. Give a folder of one size; or name the class ImageFolder with "
                 f"image_size and resize=true, which makes them so."
             )
-    height, width = headers[0].height, headers[0].width
     if size is None:
+        height, width = headers[0].own_size(str(files[0]))
         size = height if height == width else (height, width)
     resize = _framing(headers, size).crop != "none"
     return ImageFolder(path, size, _fitting(headers) if channels is None else channels, resize=resize)

@@ -69,5 +69,5 @@ def load_mask(path: str | Path, shape: tuple[int, ...]) -> Bool[Tensor, "C H W"]
     if (header.height, header.width) != tuple(shape[-2:]):
         given, needed = f"{header.height}×{header.width}", "×".join(map(str, shape[-2:]))
         raise ValueError(f"the mask {path} is {given} pixels and the images are {needed}: they must agree.")
-    levels = decode(path, str(path), 1, Framing((header.height, header.width)))[0]
+    levels = decode(path, str(path), 1, Framing(header.own_size(str(path))))[0]
     return require_mask((levels >= 128).expand(shape).clone())
