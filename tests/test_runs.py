@@ -186,7 +186,7 @@ def test_a_folder_from_elsewhere_runs_nothing(tmp_path, monkeypatch, network):
 
 def test_a_loaded_model_samples_as_the_program_does(tmp_path):
     """Ten evaluations of psld-digits: the images of `model.sample` are those that `psld sample` writes."""
-    samples = psld.load("psld-digits").sample(3, steps=10, grid="log-snr", seeds=5)
+    samples = psld.load("psld-digits").sample(3, steps=10, seeds=5)
     command = ["sample", "psld-digits", "--num", "3", "--steps", "10", "--seed", "5", "--out", str(tmp_path / "out")]
     assert main(command) == 0
     written = load_images(sorted((tmp_path / "out" / "images").iterdir()))

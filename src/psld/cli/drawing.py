@@ -51,12 +51,8 @@ def opened(config: Namespace, run: str) -> Opened:
     fabric = launch(config.accelerator, config.devices, config.nodes)
     model = load(checkpoint, config.weights, str(fabric.device), built(config, "process"), config.trust)
     accelerate(model, config)
-    return Opened(
-        fabric,
-        model,
-        built(config, "sampler") or default_sampler(model, config.steps, config.grid),
-        model.known_shape(),
-    )
+    sampler = built(config, "sampler") or default_sampler(model, config.steps, config.grid)
+    return Opened(fabric, model, sampler, model.known_shape())
 
 
 def accelerate(model: ScoreModel, config: Namespace) -> None:

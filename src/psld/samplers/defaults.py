@@ -11,7 +11,7 @@ from psld.samplers.sampler import Sampler
 __all__ = ["default_sampler"]
 
 FEW = 8
-"""Evaluations from which on the network is asked at T: it is wrong there by less than the Gaussian is below."""
+"""Evaluations from which on the network is asked at T: a call is then worth less than what the Gaussian misses."""
 
 
 def default_sampler(model: Model, steps: int, grid: Grid | str | None = None) -> Sampler:
