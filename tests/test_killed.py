@@ -115,13 +115,15 @@ def place(tmp_path_factory) -> Iterator[Place]:
 
 TIMES = rb'"seconds": [-+.e\d]+|\d+ s\b|\d{4}-\d\d-\d\d \d\d:\d\d'
 
+TIMED = ("state.pt", "SHA256SUMS", "rows.csv", "sweep.csv")  # rows.json and sweep.json say the same
+
 
 def content(folder: Path) -> dict[str, object]:
     """Every file by name, without the times in it; of a run what its weights and its log say."""
     found: dict[str, object] = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = str(file.relative_to(folder))
-        if "tfevents" in name or file.name in ("state.pt", "SHA256SUMS", "rows.csv"):  # rows.json says the same
+        if "tfevents" in name or file.name in TIMED:
             continue
         data = file.read_bytes()
         if file.name == "metrics.csv":
