@@ -184,7 +184,7 @@ def test_classifier_and_temperature_are_recorded_and_not_mixed(runs, capsys):
         ([], "needs a class to guide to: give --label"),
         (["--label", "3", "--guidance", "1e999"], "--guidance must be a finite number"),
         (["--label", "3", "--guidance", ".nan"], "--guidance must be a finite number"),
-        (["--label", "3", *SOFTER[:-1], "0"], "temperature must be positive and finite: got 0.0"),
+        (["--label", "3", *SOFTER[:-1], "0"], "temperature must be a positive, finite number: got 0.0"),
     ],
 )
 def test_refusals(runs, capsys, options, message):

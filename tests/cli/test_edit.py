@@ -102,13 +102,13 @@ def test_positions_of_a_data_set(pictures, tmp_path, monkeypatch):
 
 def test_interpolate_refuses(pictures, tmp_path, capsys):
     folder, out = pictures[0], tmp_path / "out"
-    colour, ends = tmp_path / "colour.png", [pictures[0] / f"00000{i}.png" for i in (0, 1)]
-    Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(colour)
+    small, ends = tmp_path / "small.png", [pictures[0] / f"00000{i}.png" for i in (0, 1)]
+    Image.fromarray(np.zeros((6, 9, 3), dtype=np.uint8)).save(small)
     for arguments, words in (
         ([*ends, out, "--frames", "1"], "--frames must be a whole number from 2"),
         ([*ends, out, "--t_min", "1"], "t_min must lie between 0 and 1"),
         ([*ends, out, "--tolerance", "0"], "--tolerance must be a finite number above 0"),
-        ([ends[0], colour, out], "8×8 colour, and the run makes 8×8 grey"),
+        ([ends[0], small, out], "nothing is enlarged"),
         ([0, 3, out, "--of", folder], "a position, 0 … 2: got 3"),
         (["a", 1, out, "--of", folder], "a position, 0 … 2: got a"),
     ):

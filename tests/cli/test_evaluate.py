@@ -115,12 +115,12 @@ def test_a_result_depends_on_no_batch_size_and_is_not_computed_twice(tmp_path, m
 @pytest.mark.parametrize("other", [["--sampler.churn_range", "[0, 0.3]"], ["--sampler.churn", "0.5"]])
 def test_samplers_that_differ_in_any_argument_are_two_results(tmp_path, other):
     """Noise between other noise levels is another sampler, also where the name in the table does not say so."""
-    churned = [*DRAWN, "--steps", "9", "--sampler", "Heun", "--sampler.churn", "1.5"]
+    churned = [*DRAWN, "--steps", "39", "--sampler", "Heun", "--sampler.churn", "1.5"]
     churned += ["--sampler.churn_range", "[0.5, 80]"]
     assert main([*churned, "--out", str(tmp_path)]) == 0
-    first = written(tmp_path, "Heun-9-*.json")["figures"]["Fréchet distance"]
+    first = written(tmp_path, "Heun-39-*.json")["figures"]["Fréchet distance"]
     assert main([*churned, *other, "--out", str(tmp_path)]) == 0
-    found = [json.loads(file.read_text(encoding="utf-8")) for file in tmp_path.glob("Heun-9-*.json")]
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in tmp_path.glob("Heun-39-*.json")]
     distances = {result["figures"]["Fréchet distance"] for result in found}
     assert len(found) == 2 and first in distances and len(distances) == 2
 
@@ -268,7 +268,7 @@ def test_bad_input_is_refused_by_name(tmp_path, capsys):
     (tmp_path / "broken" / "1.png").write_bytes(whole[: len(whole) // 2])
     Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "large" / "0.png")
     assert "empty" in refused(capsys, "evaluate", tmp_path / "empty", "--against", "Digits")
-    assert "1.png is 8×8, mode RGB" in refused(capsys, "evaluate", tmp_path / "mixed", "--against", "Digits")
+    assert "Digits holds images of 8×8 grey, and samples are 8×8 colour" in refused(capsys, "evaluate", tmp_path / "mixed", "--against", "Digits")
     assert "1.png" in refused(capsys, "evaluate", tmp_path / "broken", "--against", "Digits")
     assert "16×16 grey" in refused(
         capsys, "evaluate", "psld-digits", "--against", tmp_path / "large", "--out", tmp_path / "out"

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -175,9 +174,6 @@ def test_refusals(pictures, tmp_path, capsys):
     out = tmp_path / "out"
     for name, size, level in (("small", 4, 0), ("white", 8, 255), ("black", 8, 0)):
         Image.fromarray(np.full((size, size), level, dtype=np.uint8)).save(tmp_path / f"{name}.png")
-    large, colour = tmp_path / "large.png", tmp_path / "colour.png"
-    Image.fromarray(np.zeros((16, 16), dtype=np.uint8)).save(large)
-    Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(colour)
     replacement = ["--method", "Replacement"]
     for source, options, words in (
         (folder, ["--mask", tmp_path / "small.png"], "4×4 pixels and the images are 8×8"),
@@ -190,8 +186,7 @@ def test_refusals(pictures, tmp_path, capsys):
         (folder, [*replacement, "--method.resamplings", "0"], "resamplings = 0"),
         (folder, ["--method", "DPS", "--noise", "0"], "needs noise > 0"),
         (folder, ["--draws", "0"], "--draws must be a whole number from 1 to"),
-        (large, [], "16×16 grey, and the run makes 8×8 grey"),
-        (colour, [], "8×8 colour, and the run makes 8×8 grey"),
+        (tmp_path / "small.png", [], "small.png gives 4×4 pixels, fewer than image_size=8: nothing is enlarged"),
         (tmp_path / "none.png", [], "no image file"),
     ):
         refused(capsys, command(source, out, *options, num=1), words, out)
@@ -208,14 +203,16 @@ def test_refusals(pictures, tmp_path, capsys):
 
 def test_draws_that_are_not_finite_are_named(pictures, tmp_path, capsys, monkeypatch):
     folder, _ = pictures
-    draw = Sampler.sample
+    step = Ancestral.step
 
     def broken(*arguments, **options):
-        samples = draw(*arguments, **options)
-        x = samples.x.clone()
-        x[3] = torch.nan
-        return replace(samples, x=x)
+        z, state = step(*arguments, **options)
+        z[3] = torch.nan
+        return z, state
 
-    monkeypatch.setattr(Sampler, "sample", broken)
+    monkeypatch.setattr(Ancestral, "step", broken)
     assert main(command(folder, tmp_path / "out")) == 1
-    assert "draw 1 of image 1 is not finite" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "1 sample diverged (seed 43): not finite" in said and "(draw 1 of image 1 is the first)" in said
+    names = [path.name for path in sorted((tmp_path / "out" / "images").iterdir())]
+    assert names == ["000000-0.png", "000000-1.png", "000001-0.png"]

@@ -359,23 +359,25 @@ def test_a_bug_is_called_a_bug_and_the_traceback_is_at_hand(monkeypatch, capsys)
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.ENOSPC, "No space left on device; free some, or write to another disk"),
-        (errno.EDQUOT, "free some"),
+        (errno.ENOSPC, "cannot be written (No space left on device): free some space, or choose a folder on"),
+        (errno.EDQUOT, "free some space, or choose a folder on another disk."),
         (errno.EACCES, "Permission denied; change its permissions, or give another path."),
         (errno.EROFS, "Read-only file system; give a path on a file system that can be written."),
     ],
 )
 def test_what_the_system_refuses_is_said_with_the_file_and_advice(number, words, things, tmp_path, monkeypatch, capsys):
-    """The first picture cannot be flushed to the disk; the error of a write does not say of which file it is."""
+    """The first file in the folder cannot be flushed to the disk; the error does not say of which file it is."""
 
     def full(descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("psld.files.atomic._sync", full)
+    monkeypatch.setattr("psld.files.locks.sync_file", lambda file: None)  # the lock of the folder is held
     arguments = [things["run"], "--out", str(tmp_path / "new"), "--num", "1", "--steps", "2"]
     assert main(["sample", *arguments]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(f"psld sample: error: '{tmp_path / 'new'}") and words in error and "Errno" not in error
+    assert error.replace("'", "").startswith(f"psld sample: error: {tmp_path / 'new' / 'sampling.json'}")
+    assert error.count(words) == 1 and error.endswith(".") and ".;" not in error and "Errno" not in error
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

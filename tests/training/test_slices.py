@@ -164,7 +164,7 @@ def written_by_threads(run: Path, step: int, failing: int | None = None) -> list
 def test_a_full_disk_of_one_process_stops_all_and_leaves_earlier_checkpoints(tmp_path, failing):
     assert written_by_threads(tmp_path, 1) == [None, None]
     errors = written_by_threads(tmp_path, 2, failing)
-    assert "free some, or choose a folder on another disk" in str(errors[failing])
+    assert "free some space, or choose a folder on another disk" in str(errors[failing])
     assert "could not write its part of a checkpoint: a checkpoint cannot be written" in str(errors[1 - failing])
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
     assert read_checkpoint(latest_checkpoint(tmp_path)).step == 1

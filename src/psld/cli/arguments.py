@@ -109,6 +109,7 @@ def open_data(
     shape: Sequence[int] | None = None,
     what: str = "the run makes",
     labelled: bool = False,
+    exact: bool = False,
 ) -> ImageData:
     """The images that an argument of `add_data_argument` names.
 
@@ -118,13 +119,14 @@ def open_data(
             files in so many channels, and cut and made smaller where they are larger (`psld.data.opening.open_images`).
         what: has that shape, for the message.
         labelled: labels are of use: read those of an .npz file.
+        exact: image files must have that size, and none is cut or made smaller.
 
     Raises:
         FileNotFoundError: neither a path that exists nor a class.
         ValueError: images of another shape, or what opening them refuses.
     """
     if isinstance(source, str):
-        images = _open_path(source, shape, labelled)
+        images = _open_path(source, shape, labelled, exact)
     else:
         images = build(source.as_dict(), trust=True, where="the data")
     if shape is not None and images.image_shape != tuple(shape):
@@ -153,7 +155,7 @@ def size_of(shape: Sequence[int]) -> str:
     return f"{height}×{width} {colours.get(channels, f'with {channels} channels')}"
 
 
-def _open_path(source: str, shape: Sequence[int] | None, labelled: bool) -> ImageData:
+def _open_path(source: str, shape: Sequence[int] | None, labelled: bool, exact: bool) -> ImageData:
     if not Path(source).exists() and not re.search(r"[/\\]|\.\w{2,4}$", source):
         names = [path.rpartition(".")[2] for path in listed_names() if path.startswith("psld.data.")]
         near = difflib.get_close_matches(source, names, n=2) or [n for n in names if n.lower() == source.lower()]
@@ -164,7 +166,8 @@ def _open_path(source: str, shape: Sequence[int] | None, labelled: bool) -> Imag
     channels, height, width = shape
     if Path(source).suffix == ".npz" or channels not in MODES:
         return open_images(source, labelled=labelled)  # which has another size or not; the caller says it
-    return open_images(source, height if height == width else (height, width), labelled, channels)
+    size = None if exact else height if height == width else (height, width)
+    return open_images(source, size, labelled, channels)
 
 
 # -- runs and samplers -------------------------------------------------------------------------------------------------

@@ -139,14 +139,16 @@ def classifier_for(config: Namespace, job: Opened) -> LoadedClassifier | None:
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 
-def read_pictures(config: Namespace, shape: tuple[int, ...], what: str = "the run makes") -> Float[Tensor, "n C H W"]:
-    """The pictures of a command, the first --num of them.
+def read_pictures(
+    config: Namespace, shape: tuple[int, ...], what: str = "the run makes", exact: bool = False
+) -> Float[Tensor, "n C H W"]:
+    """The pictures of a command, the first --num of them; what the arguments mean says `open_data`.
 
     Raises:
         ValueError: another shape, or fewer than --num.
         FileNotFoundError: nothing is there.
     """
-    images = open_data(config.images, shape, what)
+    images = open_data(config.images, shape, what, exact=exact)
     if config.num is not None and config.num > len(images):
         raise ValueError(f"--num {config.num} is more than the {len(images)} images in {data_name(config.images)}.")
     return images.batch(range(config.num or len(images)))

@@ -21,6 +21,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import NotEmptyStr
 
+from psld.files.atomic import FULL, ROOM, DiskFullError
 from psld.specs import listed_names, resolve
 from psld.specs.spec import class_path
 
@@ -261,9 +262,7 @@ def _short(value: str) -> str:
 # -- the system --------------------------------------------------------------------------------------------------------
 
 ADVICE = {
-    errno.ENOSPC: "free some, or write to another disk, and give the same command again",
-    errno.EDQUOT: "free some, or write to another disk, and give the same command again",
-    errno.EFBIG: "write to a file system, or under a limit (ulimit -f), that allows larger files",
+    **dict.fromkeys(FULL, ROOM),
     errno.EACCES: "change its permissions, or give another path",
     errno.EPERM: "change its permissions, or give another path",
     errno.EROFS: "give a path on a file system that can be written",
@@ -277,7 +276,7 @@ ADVICE = {
 
 def of_the_system(error: OSError) -> str:
     """An error of the operating system as a sentence with the file and what to do; of our own, what it says."""
-    if error.errno is None:
+    if error.errno is None or isinstance(error, DiskFullError):
         return str(error)
     what = f"{error.strerror}" if error.filename is None else f"{_short(str(error.filename))}: {error.strerror}"
     advice = ADVICE.get(error.errno)

@@ -60,7 +60,8 @@ def run(arguments: list[str]) -> int:
     job, operator = opened(config, config.run), built(config, "operator")
     measured_shape = tuple(operator.forward(torch.zeros(1, *job.shape)).shape[1:])
     if config.degraded:
-        images = read_pictures(config, measured_shape, f"measurements of {operator!r} are")
+        what = f"measurements of {operator!r} are"  # made smaller, they would be of another operator
+        images = read_pictures(config, measured_shape, what, exact=True)
         observed = images.double()
     else:
         images = read_pictures(config, job.shape)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from psld.data.pixels import PixelData
 from psld.data.zipped import ZippedImage
+from psld.files import UnreadableFileError
 from psld.specs import SpecifiedValue
 from psld.specs.arguments import LARGEST_IMAGE, height_and_width
 
@@ -202,7 +203,8 @@ def read_header(source: Source, name: str) -> Header:
     """Reads the header alone; pixels that turn out broken are refused when they are read.
 
     Raises:
-        ValueError: unreadable, too many pixels, or more bits a channel than are read; the message calls it `name`.
+        UnreadableFileError: unreadable, too many pixels, or more bits a channel than are read; the message calls it
+            `name`.
     """
     with _opened(source, name, whole=False) as image:
         _require_depth(image, name)
@@ -292,7 +294,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 @contextmanager
 def _opened(source: Source, name: str, whole: bool) -> Iterator[Image.Image]:
-    """An image of one of `FORMATS`; whatever is wrong with it, then or within, is a ValueError that names it."""
+    """An image of one of `FORMATS`; whatever is wrong with it, then or within, is an UnreadableFileError that names it."""
     from PIL import Image
 
     try:
@@ -301,12 +303,12 @@ def _opened(source: Source, name: str, whole: bool) -> Iterator[Image.Image]:
             with Image.open(cast("Any", stream), formats=FORMATS) as image:
                 yield image
     except _RefusedError as error:
-        raise ValueError(f"{name} {error}") from error
+        raise UnreadableFileError(f"{name} {error}") from error
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise ValueError(f"{name} has more than {limit:,} pixels, which is too large: make it smaller.") from error
+        raise UnreadableFileError(f"{name} has more than {limit:,} pixels, which is too large: make it smaller.") from error
     except _broken() as error:
-        raise ValueError(_unreadable(name, error)) from error
+        raise UnreadableFileError(_unreadable(name, error)) from error
 
 
 @contextmanager

@@ -32,6 +32,9 @@ CANNOT_SYNC = {errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What file systems answer where there is no room: a full disk, a quota, a limit on the size of a file."""
 
+ROOM = "free some space, or choose a folder on another disk"
+"""What to do then."""
+
 
 class DiskFullError(OSError):
     """There is no room for a file; the message names it and says what to do. `errno` is the system's."""
@@ -48,8 +51,7 @@ def naming_full_disk(path: str | Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in FULL or isinstance(error, DiskFullError):
             raise
-        advice = "free some space, or choose a folder on another disk"
-        raise DiskFullError(error.errno, f"{path} cannot be written ({error.strerror}): {advice}.") from error
+        raise DiskFullError(error.errno, f"{path} cannot be written ({error.strerror}): {ROOM}.") from error
 
 
 @contextmanager
@@ -62,7 +64,7 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
 
     Raises:
         DiskFullError: there is no room.
-        OSError: the disk fails.
+        OSError: the disk fails; `filename` says where.
     """
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -81,6 +83,10 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
                 if not known:  # what is reported as not written must not be there, or it is in the way of another try
                     path.unlink(missing_ok=True)
                 raise
+        except OSError as error:
+            if error.errno is not None and error.filename is None:  # of a write, which does not say which file it was
+                error.filename = str(path)
+            raise
         finally:
             unfinished.unlink(missing_ok=True)
 

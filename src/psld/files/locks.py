@@ -19,6 +19,7 @@ So every process checks, after it has written its record, that the file is still
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["FolderInUseError", "lock_file", "locked"]
 
 PATIENCE = 0.2  # seconds: a takeover can need a second attempt
+PATIENCE_WITHOUT_NAME = 1.0  # seconds: for the refusal, of an owner that has just created the file
 PATIENCE_WITHOUT_OWNER = 4.0  # seconds: filelock watches a file that names nobody for 2 before it is taken over
 
 
@@ -173,9 +175,14 @@ def _confirm(lock: SoftFileLock, file: Path) -> None:
 
 
 def _refusal(path: Path, file: Path, purpose: str) -> str:
+    until = time.monotonic() + PATIENCE_WITHOUT_NAME
     try:
-        about = file.lstat()
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        while True:
+            about = file.lstat()
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            if len(lines) >= 2 or time.monotonic() > until:
+                break
+            time.sleep(0.01)
     except OSError:
         return f"{purpose} cannot be written to {path}: another process was writing there until now. Try again."
     since = datetime.fromtimestamp(about.st_mtime).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z").strip()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from psld.distributed import own_part
-from psld.files.atomic import DiskFullError, atomic_file, naming_full_disk, sync_folder
+from psld.files.atomic import ROOM, DiskFullError, atomic_file, naming_full_disk, sync_folder
 from psld.files.hashes import SUMS, joined_sums, sums_text
 from psld.training.checkpoint import AVERAGED, CONFIG, MOMENTS, ONLINE, STATE, Checkpoint, checkpoints_in
 from psld.training.slices import plain, serialised_slice, slice_name
@@ -178,8 +178,7 @@ def require_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < size:
         space = f"it takes {size / 1e6:.1f} MB, {existing} has {free / 1e6:.1f} MB free"
-        advice = "free some, or choose a folder on another disk"
-        raise DiskFullError(errno.ENOSPC, f"a checkpoint cannot be written to {folder} ({space}): {advice}.")
+        raise DiskFullError(errno.ENOSPC, f"a checkpoint cannot be written to {folder} ({space}): {ROOM}.")
 
 
 def _serialised(checkpoint: Checkpoint) -> dict[str, bytes]:
