@@ -268,7 +268,9 @@ def test_bad_input_is_refused_by_name(tmp_path, capsys):
     (tmp_path / "broken" / "1.png").write_bytes(whole[: len(whole) // 2])
     Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "large" / "0.png")
     assert "empty" in refused(capsys, "evaluate", tmp_path / "empty", "--against", "Digits")
-    assert "Digits holds images of 8×8 grey, and samples are 8×8 colour" in refused(capsys, "evaluate", tmp_path / "mixed", "--against", "Digits")
+    assert "Digits holds images of 8×8 grey, and samples are 8×8 colour" in refused(
+        capsys, "evaluate", tmp_path / "mixed", "--against", "Digits"
+    )
     assert "1.png" in refused(capsys, "evaluate", tmp_path / "broken", "--against", "Digits")
     assert "16×16 grey" in refused(
         capsys, "evaluate", "psld-digits", "--against", tmp_path / "large", "--out", tmp_path / "out"
