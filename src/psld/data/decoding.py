@@ -281,7 +281,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 @contextmanager
 def _opened(source: Source, name: str, whole: bool) -> Iterator[Image.Image]:
-    """An image of one of `FORMATS`; whatever is wrong with it, then or within, is an UnreadableFileError that names it."""
+    """An image of one of `FORMATS`; whatever is wrong with it is an UnreadableFileError that names it."""
     from PIL import Image
 
     try:
@@ -293,7 +293,9 @@ def _opened(source: Source, name: str, whole: bool) -> Iterator[Image.Image]:
         raise UnreadableFileError(f"{name} {error}") from error
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise UnreadableFileError(f"{name} has more than {limit:,} pixels, which is too large: make it smaller.") from error
+        raise UnreadableFileError(
+            f"{name} has more than {limit:,} pixels, which is too large: make it smaller."
+        ) from error
     except _broken() as error:
         raise UnreadableFileError(_unreadable(name, error)) from error
 
