@@ -258,7 +258,7 @@ def refused(capsys, *arguments):
 
 
 def test_bad_input_is_refused_by_name(tmp_path, capsys):
-    for name in ("empty", "mixed", "broken", "large"):
+    for name in ("empty", "mixed", "broken", "small"):
         (tmp_path / name).mkdir()
     grey = Image.fromarray(np.zeros((8, 8), np.uint8))
     for name in ("mixed", "broken"):
@@ -266,14 +266,14 @@ def test_bad_input_is_refused_by_name(tmp_path, capsys):
     grey.convert("RGB").save(tmp_path / "mixed" / "1.png")
     whole = (tmp_path / "broken" / "0.png").read_bytes()
     (tmp_path / "broken" / "1.png").write_bytes(whole[: len(whole) // 2])
-    Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "large" / "0.png")
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "small" / "0.png")
     assert "empty" in refused(capsys, "evaluate", tmp_path / "empty", "--against", "Digits")
     assert "Digits holds images of 8×8 grey, and samples are 8×8 colour" in refused(
         capsys, "evaluate", tmp_path / "mixed", "--against", "Digits"
     )
     assert "1.png" in refused(capsys, "evaluate", tmp_path / "broken", "--against", "Digits")
-    assert "16×16 grey" in refused(
-        capsys, "evaluate", "psld-digits", "--against", tmp_path / "large", "--out", tmp_path / "out"
+    assert "0.png gives 4×4 pixels, fewer than image_size=8: nothing is enlarged" in refused(
+        capsys, "evaluate", "psld-digits", "--against", tmp_path / "small", "--out", tmp_path / "out"
     )
     assert "give --out" in refused(capsys, "evaluate", "psld-digits", "--against", "Digits")
     assert not (tmp_path / "out").exists()

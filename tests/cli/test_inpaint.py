@@ -95,7 +95,7 @@ def test_an_adaptive_sampler_takes_images_one_by_one(pictures, tmp_path):
     """It drops the second image, which is finished earlier, and the first must keep its own measurement."""
     folder, images = pictures
     options = ["--draws", "1", "--method", "PiGDM", "--method.data_std", "0.7", "--noise", "0.5", "--seed", "42"]
-    options += ["--sampler", "RK45", "--sampler.rtol", "3", "--sampler.atol", "3"]
+    options += ["--sampler", "RK45", "--sampler.rtol", "3", "--sampler.atol", "3", "--allow_diverged"]  # so coarse
     assert main(command(folder, tmp_path / "out", *options, run="vp-digits")) == 0
     found, model, sampler = levels(tmp_path / "out" / "images"), load("vp-digits"), RK45(3.0, 3.0)
     grid, calls = sampler.grid("quadratic", model.process, 5), []
@@ -183,7 +183,7 @@ def test_refusals(pictures, tmp_path, capsys):
         (folder, [*replacement, "--sampler", "RK45"], "needs a fixed-step sampler"),
         (folder, [*replacement, "--sampler", "Projected", "--sampler.solver", "RK45"], "needs a fixed-step sampler"),
         (folder, [*replacement, "--noise", "0.1"], "--noise 0.1 is of posterior guidance"),
-        (folder, [*replacement, "--method.resamplings", "0"], "resamplings = 0"),
+        (folder, [*replacement, "--method.resamplings", "0"], "resamplings must be at least 1: got 0"),
         (folder, ["--method", "DPS", "--noise", "0"], "needs noise > 0"),
         (folder, ["--draws", "0"], "--draws must be a whole number from 1 to"),
         (tmp_path / "small.png", [], "small.png gives 4×4 pixels, fewer than image_size=8: nothing is enlarged"),

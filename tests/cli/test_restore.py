@@ -157,7 +157,7 @@ def test_refusals(pictures, tmp_path, capsys):
         ("SuperResolution", ["--operator.factor", "3"], "not made of 3×3 blocks"),
         ("SuperResolution", ["--operator.factor", "1"], "factor must be at least 2"),
         ("SuperResolution", ["--degraded"], "8×8 grey, and measurements of SuperResolution(factor=2) are 4×4 grey"),
-        ("GaussianBlur", ["--operator.std", "0"], "needs std > 0"),
+        ("GaussianBlur", ["--operator.std", "0"], "std must be positive, and at most 2048 pixels: got 0.0"),
         ("GaussianBlur", ["--operator.std", "5"], "take a smaller blur"),
         ("GaussianBlur", ["--operator.std", "1", "--noise", "-1"], "noise must be a finite number of at least 0"),
         ("Grayscale", [], "colour images (B, 3, H, W) are needed: got shape (1, 1, 8, 8)"),

@@ -294,7 +294,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 @contextmanager
 def _opened(source: Source, name: str, whole: bool) -> Iterator[Image.Image]:
-    """An image of one of `FORMATS`; what is wrong with it, then or within, is an UnreadableFileError that names it."""
+    """An image of one of `FORMATS`; whatever is wrong with it is an UnreadableFileError that names it."""
     from PIL import Image
 
     try:
