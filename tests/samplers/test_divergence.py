@@ -1,6 +1,9 @@
 """Diverged samples are marked: those that the exact marginal of the process excludes, and no others."""
 
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -124,3 +127,16 @@ def test_each_sample_is_judged_by_itself():
     start = model.process.prior_sample(SeededNoise(range(20), (2, 3))())
     assert torch.equal(samples.diverged, model.process.statistic(start, 1.0)[0].mean(1) > 0)
     assert torch.equal(samples.z[:, 0].isnan().any(1), samples.diverged)
+
+
+def test_the_warning_names_the_line_that_asked(tmp_path):
+    """Also where `model.sample` lies between; in a process of its own, where no test checks annotations."""
+    (tmp_path / "asking.py").write_text(
+        "import psld, torch\n"
+        "model = psld.ScoreModel(lambda y, sigma: y / 0, psld.VPSDE(), 'denoiser', data_shape=(3,))\n"
+        "model.sample(2, steps=3)\n"
+        "psld.samplers.Exponential().sample(model, 2, steps=3)\n"
+    )
+    asked = subprocess.run([sys.executable, "asking.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    warned = [line.split(" DivergedWarning")[0] for line in asked.stderr.splitlines() if "DivergedWarning" in line]
+    assert [Path(line).name for line in warned] == ["asking.py:3:", "asking.py:4:"]
