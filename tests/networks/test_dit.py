@@ -228,9 +228,7 @@ def test_construction_refuses(changes, message):
 
 
 def test_call_refuses():
-    with pytest.raises(
-        ValueError, match="8×10 do not divide into patches of 4×4; the nearest .* width 8 or 12. Use another patch"
-    ):
+    with pytest.raises(ValueError, match="8×10 do not divide into patches of 4×4; .* width 8 or 12. Use another patch"):
         small()(torch.zeros(2, 2, 3, 8, 10), TIMES)
     with pytest.raises(ValueError, match="in_channels=6, the input has 3"):
         small()(torch.zeros(2, 1, 3, 8, 8), TIMES)

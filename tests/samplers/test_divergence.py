@@ -1,6 +1,9 @@
 """Diverged samples are marked: those that the exact marginal of the process excludes, and no others."""
 
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from psld.editing import edit
 from psld.exact import Empirical
 from psld.kernels import outer
 from psld.model import Clamped, ScoreModel
+from psld.noise import SeededNoise
 from psld.processes import CLD, EDM, PSLD, VESDE, VPSDE, HigherOrderLangevin
 from psld.samplers import ConjugateOBA, DivergedWarning, Exponential, Samples, VelocityVerlet
 from psld.samplers.divergence import diverged
@@ -110,13 +114,29 @@ def test_batches_are_joined_in_order():
 
 
 def test_each_sample_is_judged_by_itself():
-    """A network that answers NaN where the mean of its state is positive."""
+    """A network that answers NaN where the mean of its state is positive, at its first call: half of all seeds."""
 
     def denoiser(y, sigma):
-        return torch.where(y.flatten(1).mean(1)[:, None] > 0, torch.nan, 0.0 * y)
+        first = sigma[:, None] > 100.0
+        return torch.where(first & (y.mean(1, keepdim=True) > 0), torch.nan, 0.0 * y)
 
     model = ScoreModel(denoiser, PSLD(0.25), "denoiser", data_shape=(3,))
     with pytest.warns(DivergedWarning):
         samples = Exponential().sample(model, 20, Grid([1.0, 0.5, 0.1]))
-    assert 0 < samples.diverged.sum() < 20
-    assert torch.equal(samples.diverged, samples.x.isnan().any(1))
+    assert 5 <= samples.diverged.sum() <= 15
+    start = model.process.prior_sample(SeededNoise(range(20), (2, 3))())
+    assert torch.equal(samples.diverged, model.process.statistic(start, 1.0)[0].mean(1) > 0)
+    assert torch.equal(samples.z[:, 0].isnan().any(1), samples.diverged)
+
+
+def test_the_warning_names_the_line_that_asked(tmp_path):
+    """Also where `model.sample` lies between; in a process of its own, where no test checks annotations."""
+    (tmp_path / "asking.py").write_text(
+        "import psld, torch\n"
+        "model = psld.ScoreModel(lambda y, sigma: y / 0, psld.VPSDE(), 'denoiser', data_shape=(3,))\n"
+        "model.sample(2, steps=3)\n"
+        "psld.samplers.Exponential().sample(model, 2, steps=3)\n"
+    )
+    asked = subprocess.run([sys.executable, "asking.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    warned = [line.split(" DivergedWarning")[0] for line in asked.stderr.splitlines() if "DivergedWarning" in line]
+    assert [Path(line).name for line in warned] == ["asking.py:3:", "asking.py:4:"]

@@ -12,6 +12,7 @@ merely noisy, or wrong within the range, does not, and is not counted.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 
@@ -66,6 +67,8 @@ def diverged(
     Returns:
         One value per sample, on the CPU.
     """
+    if x.is_meta:  # no values to judge
+        return torch.zeros(len(x), dtype=torch.bool)
     kernel = process.marginal(end)
     y, sigma = process.statistic(z, end)
     if data_range is None:
@@ -95,8 +98,16 @@ def warn_of_diverged(which: Bool[Tensor, " B"], seeds: Sequence[int]) -> None:
         warnings.warn(
             f"{len(wrong)} of {len(seeds)} samples diverged ({listed(wrong)}; see Samples.diverged): {ADVICE}.",
             DivergedWarning,
-            stacklevel=4,
+            stacklevel=_level_of_caller(),
         )
+
+
+def _level_of_caller() -> int:
+    """For a warning of the function that calls this: the first line outside psld and torch is who asked."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("psld", "torch"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def shown(x: Float[Tensor, "B *data"]) -> Float[Tensor, "B *data"]:

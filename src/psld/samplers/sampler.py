@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -28,7 +29,7 @@ from psld.processes import LinearProcess
 from psld.samplers.divergence import diverged, warn_of_diverged
 from psld.samplers.grids import Grid, ends, named, quadratic, safe
 from psld.specs import SpecifiedValue
-from psld.specs.arguments import checked, device_name, image_shape, seed_numbers, whole
+from psld.specs.arguments import check_call, device_name, image_shape, seed_numbers, whole
 from psld.spectrum import Spectrum
 
 __all__ = [
@@ -191,7 +192,6 @@ class Sampler(SpecifiedValue, ABC):
         """The `nfe` of a grid with as many steps as `nfe` calls allow this sampler: grids count one call a step."""
         return nfe
 
-    @checked
     @torch.no_grad()
     def sample(
         self,
@@ -232,19 +232,18 @@ class Sampler(SpecifiedValue, ABC):
             ValueError: n and seeds contradict each other or say nothing; the shape is unknown; the process lacks what
                 the sampler needs; a grid that cannot be made.
         """
-        seeds, shape = _chosen_seeds(n, seeds), _chosen_shape(shape, model)
-        whole("steps", steps, most=MOST_STEPS)
-        if batch_size is not None:
-            whole("batch_size", batch_size)
-        plan = self._plan(grid, model.process, steps, model.spectrum)
-        size = len(seeds) if batch_size is None else min(batch_size, len(seeds))
-        draw = partial(self.batches, model, None, plan, seeds, shape=shape, dtype=dtype, device=device, batch_size=size)
-        if progress:
-            with _bar(self, plan.grid, -(-len(seeds) // size)) as bar:
-                samples = Samples.joined(list(draw(watch=_counting(bar, watch))))
+        check_call(Sampler.sample, locals())
+        model, plan, noises = self._begun(model, n, grid, seeds, steps, shape, dtype, device, batch_size)
+        parts: list[Samples] = []
+        with _bar(self, plan.grid, len(noises)) if progress else nullcontext() as bar:
+            watch = watch if bar is None else _counting(bar, watch)
+            for noise_of_batch in noises:  # as in `batches`, whose own frames would lie above every call of the network
+                noise = noise_of_batch()
+                z, nfe = self.integrate(model, model.process.prior_sample(noise()), plan, noise, watch)
+                parts.append(self._judged(model, z, nfe, plan.grid, noise.seeds))
+            if bar is not None:
                 bar.update(bar.total - bar.n)  # of those that choose their steps none was seen
-        else:
-            samples = Samples.joined(list(draw(watch=watch)))
+        samples = Samples.joined(parts)
         warn_of_diverged(samples.diverged, samples.seeds)
         return samples
 
@@ -267,16 +266,12 @@ class Sampler(SpecifiedValue, ABC):
         Says nothing of samples that diverged but in `Samples.diverged`.
         """
         whole("batch_size", batch_size)
-        whole("steps", steps, most=MOST_STEPS)
-        seeds, shape = _chosen_seeds(n, seeds), _chosen_shape(shape, model)
-        plan = self._plan(grid, model.process, steps, model.spectrum)
-        model = model.tabulate(plan.grid.times)
-        device = model.device if device is None else device_name("device", device)
-        dtype = dtype or (torch.float64 if device.type == "cpu" else torch.float32)
-        for start in range(0, len(seeds), batch_size):
-            noise = SeededNoise(seeds[start : start + batch_size], (model.process.k, *shape), dtype, device)
+        model, plan, noises = self._begun(model, n, grid, seeds, steps, shape, dtype, device, batch_size)
+        for noise_of_batch in noises:
+            noise = noise_of_batch()
             with torch.no_grad():
-                samples = self.carry(model, model.process.prior_sample(noise()), plan, noise, watch)
+                z, nfe = self.integrate(model, model.process.prior_sample(noise()), plan, noise, watch)
+                samples = self._judged(model, z, nfe, plan.grid, noise.seeds)
             yield samples
 
     def carry(
@@ -291,9 +286,36 @@ class Sampler(SpecifiedValue, ABC):
         plan = self._plan(grid, model.process, 0)
         model = model.tabulate(plan.grid.times)
         z, nfe = self.integrate(model, z, plan, noise, watch)
-        x, z, last = self.finish(model, z, plan.grid)
-        wrong = diverged(model.process, x, z, plan.grid.times[-1], model.data_range)
-        return Samples(x, z, nfe + last, noise.seeds, wrong)
+        return self._judged(model, z, nfe, plan.grid, noise.seeds)
+
+    def _judged(self, model: Model, z: States, nfe: Int64[Tensor, " B"], grid: Grid, seeds: tuple[int, ...]) -> Samples:
+        """The images of states at the last time of the grid, and which of them diverged."""
+        x, z, last = self.finish(model, z, grid)
+        return Samples(x, z, nfe + last, seeds, diverged(model.process, x, z, grid.times[-1], model.data_range))
+
+    def _begun(
+        self,
+        model: Model,
+        n: int | None,
+        grid: Grid | Plan[Any] | str | None,
+        seeds: int | Sequence[int],
+        steps: int,
+        shape: tuple[int, ...] | None,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
+        batch_size: int | None,
+    ) -> tuple[Model, Plan[Any], list[Callable[[], SeededNoise]]]:
+        """The model and the plan that arguments of `sample` stand for, and what makes the noise of each batch."""
+        seeds, shape = _chosen_seeds(n, seeds), _chosen_shape(shape, model)
+        whole("steps", steps, most=MOST_STEPS)
+        size = len(seeds) if batch_size is None else whole("batch_size", batch_size)
+        plan = self._plan(grid, model.process, steps, model.spectrum)
+        model = model.tabulate(plan.grid.times)
+        device = model.device if device is None else device_name("device", device)
+        dtype = dtype or (torch.float64 if device.type == "cpu" else torch.float32)
+        batches = [seeds[start : start + size] for start in range(0, len(seeds), size)]
+        state = model.process.k, *shape
+        return model, plan, [partial(SeededNoise, batch, state, dtype, device) for batch in batches]
 
     def _plan(
         self,

@@ -1,9 +1,10 @@
 """Arguments of public constructors and functions: their types from the annotations, their ranges by name.
 
 Annotations are checked once, where an object is made or a function of the library is called, never inside a step: by
-`Specified` for classes that derive from it, by `@checked` for functions and for other constructors, by `checked_fields`
-for dataclasses. What they cannot say, the range of a number, is left to `whole`, `positive` and their kin. All errors
-have one form: the name, what is allowed, what was given.
+`Specified` for classes that derive from it, by `@checked` for functions and for other constructors, by `check_call` for
+functions under which a network is called, by `checked_fields` for dataclasses. What they cannot say, the range of a
+number, is left to `whole`, `positive` and their kin. All errors have one form: the name, what is allowed, what was
+given.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from torch import Tensor
 
 __all__ = [
     "check_arguments",
+    "check_call",
     "checked",
     "checked_fields",
     "constructor_hints",
@@ -157,17 +159,22 @@ def checked(function: F) -> F:
     Numbers are never NaN, strings never empty; True is no number and 2.0 no whole one. Annotations that are not plain
     types, classes or tensors are taken on trust.
     """
-    signature, hints = inspect.signature(function), None
+    signature = inspect.signature(function)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal hints
-        if hints is None:  # not before: annotations may name what the module defines further down
-            hints = _hints(function)
-        check_arguments(hints, signature.bind(*args, **kwargs).arguments, signature)
+        check_call(function, signature.bind(*args, **kwargs).arguments)
         return function(*args, **kwargs)
 
     return typing.cast(F, call)
+
+
+def check_call(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """What `checked` does, for a function whose first line calls it with itself and `locals()`.
+
+    So nothing of it is left on the stack, which is what a debugger shows of a call of the network.
+    """
+    check_arguments(_function_hints(function), given, inspect.signature(function))
 
 
 def checked_fields(made: Any) -> None:
@@ -188,6 +195,11 @@ def check_arguments(hints: Mapping[str, Any], given: Mapping[str, Any], signatur
 def constructor_hints(kind: type) -> Mapping[str, Any]:
     """Types of the parameters of a class, as far as they can be resolved."""
     return _hints(kind.__init__)
+
+
+@functools.cache  # at the first call: annotations may name what the module defines further down
+def _function_hints(function: Callable[..., Any]) -> Mapping[str, Any]:
+    return _hints(function)
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

@@ -138,9 +138,7 @@ def test_weights_of_another_network_are_refused(weights, tmp_path):
     with pytest.raises(ValueError, match="another network: no fc.weight, unknown AuxLogits"):
         load_inception(tmp_path / "other.pth")
     (tmp_path / "cut.pth").write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(
-        ValueError, match=r"cut\.pth is truncated or corrupt, or not a file of torch\.save .* Copy or write it again"
-    ):
+    with pytest.raises(ValueError, match=r"cut\.pth is truncated or corrupt, or not a file of torch\.save"):
         load_inception(tmp_path / "cut.pth")
 
 
