@@ -253,6 +253,7 @@ def test_bench_is_resumed(tmp_path, capsys):
 
 def test_bench_of_other_images_than_digits_is_refused(trained, tmp_path, capsys):
     shutil.copytree(trained / "run", tmp_path / "run")
+    (tmp_path / "run" / "spectrum.safetensors").unlink()
     for file in (tmp_path / "run").rglob("config.yaml"):
         file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "image_shape": [3, 8, 8]}))
         (file.parent / "SHA256SUMS").unlink()
