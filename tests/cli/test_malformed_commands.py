@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from psld import PSLD, ScoreModel
 from psld.cli import COMMANDS, MODULES, main
@@ -40,8 +41,10 @@ BASES = {
     "likelihood": ["{run}", "--data", "Digits", "--out", "{new}.json"],
     "evaluate": ["{run}", "--against", "Digits", "--out", "{new}"],
     "stats": ["Digits", "--out", "{new}.npz"],
+    "tune": ["{run}", "--images", "Digits"],
     "report": ["{run}", "--out", "{new}.html"],
     "bench": ["samplers", "--out", "{new}"],
+    "config": ["--images", "{pictures}"],
     "presets": ["cifar10-sota-0.01"],
     "import": ["{text}", "--preset", "cifar10-sota-0.01", "--out", "{new}"],
     "recipe": ["--matrices", "{matrices}"],
@@ -56,6 +59,8 @@ WORK = {
     "likelihood": ["cli.likelihood.chosen_dequantiser"],
     "evaluate": ["cli.measuring.statistics_of"],
     "stats": ["cli.stats.statistics_of"],
+    "tune": ["spectrum.Spectrum.measure"],
+    "config": ["jobs.configuring.measured"],
     "report": ["report.build._pictures"],
     "bench": ["cli.bench.exact_reference"],
 }
@@ -219,7 +224,9 @@ def things(tmp_path_factory) -> dict[str, str]:
     (here / "text").write_text("a line of text\n")
     (here / "empty").touch()
     (here / "matrices").write_text("drift: [[0, 2], [-0.5, -2]]\nnoise: [[0], [1]]\n")
-    names = {name: str(here / name) for name in ("run", "folder", "text", "empty", "matrices")}
+    (here / "pictures").mkdir()
+    Image.new("L", (8, 8)).save(here / "pictures" / "0.png")
+    names = {name: str(here / name) for name in ("run", "folder", "text", "empty", "matrices", "pictures")}
     configs = {"digits": str(published_config("digits")), "classifier": str(published_config("digits-classifier"))}
     return names | configs | {"here": str(here)}
 
@@ -322,7 +329,7 @@ LINES = {
     "nothing to sample": (["sample", "--out", "o"], "say once what to sample from"),
     "no folder": (["sample", "x"], "--out (folder to write"),
     "an unknown argument": (
-        ["sample", "x", "--out", "o", "--sampler.etta", "1"],
+        ["sample", "x", "--out", "o", "--sampler", "Exponential", "--sampler.etta", "1"],
         "--sampler psld.Exponential has no argument 'etta': it has order and eta. Did you mean eta?",
     ),
     "an unknown setting": (["train", "--run", "r", "--training.step", "3"], "Did you mean --training.steps,"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from psld.cli.arguments import command_parser
+from typing import Literal
+
+from psld.cli.arguments import CommandParser, command_parser
 from psld.cli.kinds import Count, Text
 from psld.jobs.configuring import setup_for
 from psld.pretrained.presets import PRESETS, preset, published_config, published_configs
@@ -16,14 +18,24 @@ EPILOG = """example: psld config digits-denoiser > mine.yaml, and psld train --c
 of your own images: psld config --images photos --image_size 64"""
 
 
-def run(arguments: list[str]) -> int:
-    """Print; returns 0."""
+def parser() -> CommandParser:
+    """Options of `psld config`."""
     options = command_parser("config", DESCRIPTION, EPILOG)
     options.add_argument("name", type=Text | None, nargs="?", default=None, help="print this one")
     options.add_argument("--images", type=Text | None, default=None, help="a folder, an .npz or .zip file, a data set")
     options.add_argument("--image_size", type=Count | None, default=None, help="that images of a folder are made")
-    options.add_argument("--device", type=Text | None, default=None, help="the network is for: cpu or cuda")
-    config = options.parse_args(arguments)
+    options.add_argument(
+        "--device",
+        type=Literal["cpu", "cuda"] | None,
+        default=None,
+        help="that the network is for",
+    )
+    return options
+
+
+def run(arguments: list[str]) -> int:
+    """Print; returns 0."""
+    config = parser().parse_args(arguments)
     if config.images is not None:
         if config.name is not None:
             raise ValueError(

@@ -13,6 +13,7 @@ from psld.cli.arguments import (
     data_name,
     open_data,
 )
+from psld.cli.kinds import Evaluations
 from psld.model import Clamped
 from psld.pretrained.published import with_place_for_results
 from psld.processes import LinearProcess
@@ -36,7 +37,9 @@ def parser() -> CommandParser:
     options = command_parser("tune", DESCRIPTION, EPILOG)
     add_run_argument(options)
     add_data_argument(options, "--images", "images of the kind that the network was trained on", required=True)
-    options.add_argument("--steps", type=int, nargs="+", default=[5, 10, 20], help="budgets whose grids are printed")
+    options.add_argument(
+        "--steps", type=Evaluations, nargs="+", default=[5, 10, 20], help="budgets whose grids are printed"
+    )
     options.add_subclass_arguments(
         LinearProcess, "process", required=False, help="another process than the run's, for the grids that are printed"
     )
@@ -47,8 +50,6 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> int:
     """Measure and write; returns 0."""
     config = parser().parse_args(arguments)
-    if min(config.steps) < 1:
-        raise ValueError(f"--steps must be at least 1: got {' '.join(map(str, config.steps))}.")
     folder = with_place_for_results(config.run, None)
     model = load(folder, process=built(config, "process"), trust=config.trust, spectrum=False)
     images = open_data(config.images, model.known_shape())
