@@ -218,7 +218,7 @@ def safe(process: LinearProcess, nfe: int, final: Final = "denoise") -> Grid:
     Raises:
         ValueError: nfe too small for one step.
     """
-    steps = nfe - (final != "none")
+    steps = whole("nfe", nfe, most=MOST_STEPS) - (final != "none")
     if steps < 1:
         raise ValueError(f"nfe must be at least {1 + (final != 'none')} with final={final!r}: got {nfe}.")
     times = 1.0 - torch.arange(steps + 1, dtype=torch.float64) / (steps + 1)
