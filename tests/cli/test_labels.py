@@ -50,6 +50,7 @@ def conditional(tmp_path_factory):
 
 def sampled(folder, name, *options):
     command = ["sample", str(folder / "run"), "--num", "3", "--steps", "4", "--format", "npz", "--weights", "online"]
+    command += ["--sampler", "Exponential", "--grid", "log-snr"]  # the defaults depend on whether there is guidance
     assert main([*command, "--out", str(folder / name), *options]) == 0
     return np.load(folder / name / "samples.npz")["images"]
 
@@ -105,6 +106,10 @@ def test_label_and_guidance_are_recorded_and_not_mixed(conditional, capsys):
         "npz",
         "--weights",
         "online",
+        "--sampler",
+        "Exponential",
+        "--grid",
+        "log-snr",
     ]
     for options in (["--label", "3", "--guidance", "1.5"], []):
         assert main([*command, "--out", str(conditional / "known"), *options]) == 1
