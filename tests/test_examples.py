@@ -63,11 +63,11 @@ def test_own_images(tmp_path):
     (tmp_path / "photos").mkdir()
     for i, image in enumerate(pixels):
         Image.fromarray(image).save(tmp_path / "photos" / f"{i}.png")
-    options = ("--size", 16)
+    options = ("--size", 8)
     for steps in (2, 3):  # the second goes on with the run
         run(EXAMPLES / "own_images.py", tmp_path / "photos", tmp_path / "run", *options, "--steps", steps)
     for name in ("PSLD.png", "CLD.png"):
-        assert min(Image.open(tmp_path / "run" / name).size) >= 4 * 16
+        assert min(Image.open(tmp_path / "run" / name).size) >= 4 * 8
     assert [path.name for path in sorted((tmp_path / "run" / "checkpoints").iterdir())][-1] == "step-00000003"
 
 

@@ -290,7 +290,13 @@ def test_the_command_line_that_cases_are_made_from_is_accepted(command, things, 
     assert code in (None, 0) or command == "import", error
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+LATER = ("train-classifier", "restore", "edit")
+"""Commands whose options are those of train and inpaint, nearly all: left to the slow tests."""
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] if case.command in LATER else []) for case in CASES], ids=str
+)
 def test_what_an_option_does_not_take_is_refused_in_one_sentence(
     case, things, tmp_path, capsys, monkeypatch, unchecked
 ):

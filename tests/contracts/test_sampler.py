@@ -134,10 +134,10 @@ def for_later(sampler, process):
 
     The collocation behind that takes seconds a grid where A and D have no closed form.
     """
-    if sampler == Heun(churn=1.0, churn_range=(0.0, 1e4)):
+    if isinstance(sampler, Heun) and sampler.churn:  # seconds a grid: noise is drawn twice a step
         return True
     if process is WARMING:
-        return sampler in VARIANTS or isinstance(sampler, Exponential | PredictorCorrector | GDDIM)
+        return sampler in VARIANTS or isinstance(sampler, Exponential | PredictorCorrector | GDDIM | Heun)
     return process not in ([VPSDE(), PSLD(0.01)] if sampler in DEFAULTS else [PSLD(0.01)])
 
 

@@ -260,6 +260,7 @@ def test_no_report_is_written_of_diverged_samples(tmp_path, capsys):
     assert "4 of them diverged" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_two_processes_both_fail_of_diverged_samples_and_name_those_of_each(tmp_path):
     program = Path(sys.executable).with_name("psld")
     command = [program, "sample", "psld-digits", "--num", "4", *DIVERGING, "--devices", "2", "--out", tmp_path / "out"]

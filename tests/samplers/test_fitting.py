@@ -81,6 +81,7 @@ def test_the_same_spectrum_gives_the_same_grid(spectrum):
     assert fitted(VPSDE(), 6, spectrum).times.tolist() == fitted(VPSDE(), 6, twin).times.tolist()
 
 
+@pytest.mark.slow
 def test_images_may_take_the_place_of_draws(spectrum):
     images = Digits("train").images
     grid = fitted(VPSDE(), 5, spectrum, images=images)

@@ -65,7 +65,7 @@ def threads(count):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("process", [VPSDE(), PSLD(0.25)], ids=repr)
+@pytest.mark.parametrize("process", [pytest.param(VPSDE(), marks=pytest.mark.slow), PSLD(0.25)], ids=repr)
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
 def test_every_sampler_to_the_last_bit(sampler, process):
     if not next(entry for entry in CATALOGUE if type(entry.sampler) is type(sampler)).takes(process):
@@ -110,7 +110,7 @@ BLUR = Blur(torch.tensor([[0.1, 0.2, 0.1], [0.0, 0.4, 0.1], [0.0, 0.1, 0.0]], dt
 
 
 @pytest.mark.parametrize("operator", [Mask(KNOWN), SuperResolution(2), BLUR], ids=lambda own: type(own).__name__)
-@pytest.mark.parametrize("method", [DPS, PiGDM, MMPS])
+@pytest.mark.parametrize("method", [DPS, *(pytest.param(method, marks=pytest.mark.slow) for method in (PiGDM, MMPS))])
 def test_every_inverse_method_to_the_last_bit(method, operator):
     observation = operator.forward(IMAGES)
     model = method(row_by_row.model(DATA, PSLD(0.25)), operator, observation, 0.5)
@@ -126,6 +126,7 @@ def test_replacement_to_the_last_bit(resamplings):
     require_independence(model, Projected(Replacement(Exponential(2), IMAGES, KNOWN)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
 def test_large_states_do_not_depend_on_the_number_of_threads(sampler):
     """40,000 numbers a state are shared among threads, which the small ones above are not; pixels N(0.3, 0.5²)."""

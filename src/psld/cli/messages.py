@@ -280,6 +280,6 @@ def of_the_system(error: OSError) -> str:
     """An error of the operating system as a sentence with the file and what to do; of our own, what it says."""
     if error.errno is None or isinstance(error, DiskFullError):
         return str(error)
-    what = f"{error.strerror}" if error.filename is None else f"{_short(str(error.filename))}: {error.strerror}"
+    what = f"{error.strerror}" if error.filename is None else f"{str(error.filename)!r}: {error.strerror}"
     advice = ADVICE.get(error.errno)
     return f"{what}{'; ' + advice if advice else ''}."
