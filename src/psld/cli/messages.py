@@ -71,7 +71,8 @@ def _about_key(parser: ArgumentParser, message: str, arguments: Sequence[str]) -
         if missing := re.search(r"arguments are required: ([\w., ]+)", message):
             needed = _listed([f"{option}.{name}" for name in missing[1].split(", ")])
             return f"{option} {class_path(owner)} needs {needed}."
-    if nested := re.search(r"NestedArg\(key='([\w.]+)'", message):
+    nested = re.search(r"NestedArg\(key='([\w.]+)'", message)
+    if nested and not key.endswith(f".{nested[1]}"):
         return f"{option}.{nested[1]} is an argument of a class, and none is named: give {option} as well."
     given = _given(option, message, arguments)
     said = "" if given is None else f": got {_short(given)}"
@@ -132,7 +133,7 @@ def _given(option: str, message: str, arguments: Sequence[str]) -> str | None:
             end = next((i for i, value in enumerate(values) if re.match(r"--?[a-z]", value)), len(values))
             return " ".join(values[:end])
     wrong_class = r"Import path (\S+) does not correspond|import path string: (\S+)"
-    quoted = re.search(rf"Got value: (.*)|Given value: (.*)|{wrong_class}", message)
+    quoted = re.search(rf"NestedArg\(key='\w+', val='(.*?)'\)|Got value: (.*)|Given value: (.*)|{wrong_class}", message)
     if quoted is None and "does not correspond to a subclass" in message:
         return message.split()[-1]
     return None if quoted is None else next(text for text in quoted.groups() if text is not None)
