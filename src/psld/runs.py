@@ -25,7 +25,7 @@ from psld.data import HuggingFace, ImageData
 from psld.distributed import available_device
 from psld.files import UnreadableFileError, read_json, read_yaml, require_new_folder
 from psld.model import Predicts, ScoreModel
-from psld.networks import NoiseClassifier
+from psld.networks import NoiseClassifier, filled_channels
 from psld.pretrained.folder import write_model_folder
 from psld.pretrained.published import published_checkpoint
 from psld.processes import PSLD, LinearProcess, Matching
@@ -43,6 +43,7 @@ __all__ = [
     "load_data",
     "network_from",
     "save",
+    "untrained_model",
     "spectrum_file",
 ]
 
@@ -51,6 +52,9 @@ Weights = Literal["ema", "online"]
 
 ROOM, CALLS = 64 * 1024**2, 20_000
 """Bytes and calls that any network may be made with, beside what its weights account for."""
+
+MEANING = ("predicts", "matching", "jitter")
+"""What a configuration says of a network's output, as `ScoreModel` takes it."""
 
 PIXELS = 2**28
 """Values of one image, at most."""
@@ -107,7 +111,7 @@ def load(
         )
     load_weights(folder, network, weights)
     network.to(here).eval().requires_grad_(False)
-    meaning = {name: config[name] for name in ("predicts", "matching", "jitter")}
+    meaning = {name: config[name] for name in MEANING}
     model = _of_images(ScoreModel(network, process or own, **meaning, data_shape=tuple(config["image_shape"])))
     return _with_spectrum(model, folder) if spectrum else model
 
@@ -248,6 +252,31 @@ def save(model: ScoreModel, out: str | Path) -> Path:
     }
     text = yaml.safe_dump(config, sort_keys=False)
     return write_model_folder(out, None, network.state_dict(), text, model.spectrum)
+
+
+def untrained_model(
+    config: Mapping[str, Any], image_shape: Sequence[int], trust: bool, where: str = "the configuration"
+) -> ScoreModel:
+    """The model of a run's configuration, with initial weights: random, by torch's generator.
+
+    Args:
+        config: process, network, and what its output means.
+        image_shape: (C, H, W) of the data; channels and sizes of the network that follow from it are filled in.
+        trust: as for `load`.
+        where: what the configuration is called in messages.
+
+    Raises:
+        UntrustedClassError: a class that psld does not list, without `trust`.
+        ValueError: a configuration that describes no model, or a network that does not fit the images.
+    """
+    process, network = build(config["process"], trust, where), config["network"]
+    meaning = {name: config[name] for name in MEANING if name in config}
+    kind = cast("type[nn.Module]", resolve(network["class_path"], trust, where))
+    classifies = isinstance(kind, type) and issubclass(kind, NoiseClassifier)
+    predicts = None if classifies else meaning.get("predicts", "eps")
+    filled = filled_channels(kind, network.get("init_args") or {}, process, image_shape, predicts, trust)
+    made = network_from({**network, "init_args": filled}, process, trust, where)
+    return ScoreModel(made, process, **meaning, data_shape=tuple(image_shape))
 
 
 def network_from(config: Mapping[str, Any], process: LinearProcess, trust: bool, where: str) -> nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import torch
 import yaml
@@ -12,10 +11,9 @@ from jsonargparse import ArgumentParser, Namespace
 from psld.cli.configuration import run_parser
 from psld.cli.kinds import Count, Text
 from psld.jobs.configuring import setup_for
-from psld.model import ScoreModel
-from psld.networks import NoiseClassifier, filled_channels
+from psld.networks import NoiseClassifier
 from psld.pretrained.presets import preset
-from psld.runs import network_from
+from psld.runs import untrained_model
 from psld.specs import build, resolve
 from psld.training import TrainingSettings, train
 
@@ -146,14 +144,9 @@ def train_from(options: ArgumentParser, config: Namespace) -> Path:
     if missing:
         raise ValueError(f"the configuration does not say {', '.join(missing)}. configs/digits.yaml is an example.")
     chosen, where = yaml.safe_load(options.dump(config)), "the configuration"
-    process, data, loss = (build(chosen[name], trust=True, where=where) for name in ("process", "data", "loss"))
+    data, loss = (build(chosen[name], trust=True, where=where) for name in ("data", "loss"))
     torch.manual_seed(config.seed)
-    meaning = {name: chosen[name] for name in ("predicts", "matching", "jitter") if name in chosen}
-    kind, arguments = resolve(chosen["network"]["class_path"], trust=True), chosen["network"].get("init_args") or {}
-    predicts = None if _is_classifier(chosen["network"]["class_path"]) else meaning.get("predicts", "eps")
-    filled = filled_channels(cast(type, kind), arguments, process, data.image_shape, predicts, trust=True)
-    network = network_from({**chosen["network"], "init_args": filled}, process, trust=True, where=where)
-    model = ScoreModel(network, process, **meaning, data_shape=data.image_shape)
+    model = untrained_model(chosen, data.image_shape, trust=True, where=where)
     settings = TrainingSettings(**chosen["training"])
     return train(
         model, data, loss, settings, config.run, seed=config.seed, resume=config.resume, overwrite=config.overwrite

@@ -24,9 +24,8 @@ from psld.data.decoding import FileImages
 from psld.data.opening import training_images
 from psld.losses import Objective
 from psld.model import ScoreModel
-from psld.networks import filled_channels
-from psld.runs import network_from
-from psld.specs import SpecError, build, resolve, spec_of
+from psld.runs import untrained_model
+from psld.specs import SpecError, build, spec_of
 from psld.training import TrainingSettings
 
 __all__ = ["Measured", "Setup", "measured", "setup_for"]
@@ -150,18 +149,8 @@ def setup_for(
     found = measured(data)
     text = configuration(data, found, device, seed)
     chosen = yaml.safe_load(text)
-    process, loss = build(chosen["process"]), build(chosen["loss"])
     torch.manual_seed(seed)
-    network = chosen["network"]
-    kind = resolve(network["class_path"])
-    assert isinstance(kind, type)
-    filled = filled_channels(kind, network["init_args"], process, data.image_shape, "denoiser")
-    model = ScoreModel(
-        network_from({**network, "init_args": filled}, process, trust=False, where="the configuration"),
-        process,
-        predicts="denoiser",
-        data_shape=data.image_shape,
-    )
+    model, loss = untrained_model(chosen, data.image_shape, trust=False), build(chosen["loss"])
     return Setup(text, found, model, data, loss, TrainingSettings(**chosen["training"]), _said(text), seed)
 
 
