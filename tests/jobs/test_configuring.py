@@ -157,8 +157,31 @@ def test_config_prints_what_comes_with_psld(name, capsys):
         (["digitz"], "no configuration 'digitz' comes with psld: psld config lists those that do. Did you mean digits"),
         (["digits", "--images", "photographs"], "a configuration by name or --images, not both"),
         (["--images", "nowhere"], "no folder nowhere"),
+        (["digits", "--image_size", "8"], "--image_size 8 is for --images"),
+        (["--device", "cpu"], "--device cpu is for --images"),
     ],
 )
 def test_what_cannot_be_printed_is_refused(options, said, capsys):
     assert main(["config", *options]) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--images", "photographs", "--preset", "cifar10-sota-0.02"], "leave out --preset"),
+        (["--images=photographs", "--config=mine.yaml"], "leave out --config"),
+        (["--preset", "cifar10-sota-0.02", "--image_size", "8"], "--image_size 8 is for --images"),
+        (["--images", "photographs", "--image_size", "0"], "--image_size must be a whole number of at least 1: got 0"),
+    ],
+)
+def test_what_training_would_ignore_is_refused(options, said, tmp_path, capsys):
+    assert main(["train", *options, "--run", str(tmp_path / "run")]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_classifier_is_not_chosen_by_images(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["train-classifier", "--images", str(tmp_path), "--run", str(tmp_path / "run")])
+    assert "there is no option --images" in capsys.readouterr().err

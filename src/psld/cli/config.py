@@ -42,7 +42,11 @@ def run(arguments: list[str]) -> int:
                 f"a configuration by name or --images, not both: got {config.name!r} and {config.images!r}."
             )
         print(setup_for(config.images, config.image_size, config.device).text, end="")
-    elif config.name is None:
+        return 0
+    for option in ("image_size", "device"):
+        if config[option] is not None:
+            raise ValueError(f"--{option} {config[option]} is for --images: name them, or leave it out.")
+    if config.name is None:
         print("\n".join([*published_configs(), *(name for name in PRESETS if name not in published_configs())]))
     elif config.name in PRESETS:
         print(preset(config.name).text(), end="")

@@ -35,12 +35,6 @@ def parser() -> ArgumentParser:
     """Options of `psld train`."""
     options = run_parser(DESCRIPTION, EPILOG)
     add_run_arguments(options)
-    return options
-
-
-def add_run_arguments(options: ArgumentParser) -> None:
-    """What every training command has beside its configuration."""
-    options.add_argument("--preset", type=Text | None, default=None, help="instead of --config: one of psld presets")
     options.add_argument(
         "--images",
         type=Text | None,
@@ -49,6 +43,12 @@ def add_run_arguments(options: ArgumentParser) -> None:
         "psld config --images prints the configuration that is chosen for them",
     )
     options.add_argument("--image_size", type=Count | None, default=None, help="of --images: what they are made")
+    return options
+
+
+def add_run_arguments(options: ArgumentParser) -> None:
+    """What every training command has beside its configuration."""
+    options.add_argument("--preset", type=Text | None, default=None, help="instead of --config: one of psld presets")
     options.add_argument("--limit", type=Count | None, default=None, help="smoke run: so many steps of two images each")
     options.add_argument("--run", type=Text, required=True, help="folder of the run")
     options.add_argument("--resume", action="store_true", help="go on from the run's latest checkpoint")
@@ -58,7 +58,9 @@ def add_run_arguments(options: ArgumentParser) -> None:
 def run(arguments: list[str]) -> int:
     """Train; returns 0."""
     options = parser()
-    config = parsed(options, arguments)
+    config = parsed(options, with_images(arguments))
+    if config.image_size is not None:
+        raise ValueError(f"--image_size {config.image_size} is for --images: name them, or leave it out.")
     if config.network and _is_classifier(config.network.class_path):
         raise ValueError(
             f"{config.network.class_path} is a classifier of noisy images: psld train-classifier trains it."
@@ -82,22 +84,33 @@ def parsed(options: ArgumentParser, arguments: list[str]) -> Namespace:
 
 
 def with_preset(arguments: list[str]) -> list[str]:
-    """The arguments with --preset NAME, or --images SOURCE, replaced by --config and the text that it stands for.
+    """The arguments with --preset NAME replaced by --config and the text of that experiment.
 
     Raises:
-        ValueError: there is no preset of that name, or the images do not fit.
+        ValueError: there is no preset of that name.
     """
-    rest, given = _taken(arguments, "--preset", "--images", "--image_size")
-    if "--preset" in given:
-        return ["--config", preset(given["--preset"]).text(), *rest]
-    if "--images" in given:
-        size = given.get("--image_size")
-        if size is not None and not (size.isdecimal() and int(size) > 0):
-            raise ValueError(f"--image_size must be a whole number of at least 1: got {size}.")
-        setup = setup_for(given["--images"], None if size is None else int(size))
-        print(setup.described, flush=True)
-        return ["--config", setup.text, *rest]
-    return arguments
+    rest, given = _taken(arguments, "--preset")
+    return ["--config", preset(given["--preset"]).text(), *rest] if given else arguments
+
+
+def with_images(arguments: list[str]) -> list[str]:
+    """The arguments with --images SOURCE replaced by --config and the configuration that fits them, which is printed.
+
+    Raises:
+        ValueError: the images do not fit, or another configuration is named as well.
+    """
+    rest, given = _taken(arguments, "--images", "--image_size")
+    if "--images" not in given:
+        return arguments
+    for other in ("--config", "--preset"):
+        if any(argument.partition("=")[0] == other for argument in rest):
+            raise ValueError(f"--images chooses a configuration: leave out {other}, or name the data in --data.")
+    size = given.get("--image_size")
+    if size is not None and not (size.isdecimal() and int(size) > 0):
+        raise ValueError(f"--image_size must be a whole number of at least 1: got {size}.")
+    setup = setup_for(given["--images"], None if size is None else int(size))
+    print(setup.described, flush=True)
+    return ["--config", setup.text, *rest]
 
 
 def _taken(arguments: list[str], *names: str) -> tuple[list[str], dict[str, str]]:
