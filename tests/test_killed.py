@@ -14,26 +14,9 @@ import yaml
 
 from killed import Commands, Ended
 from psld.training.checkpoint import has_checkpoint
+from small_config import SMALL
 
-SMALL = {
-    "seed": 3,
-    "process": {"class_path": "psld.CLD"},
-    "network": {
-        "class_path": "psld.networks.UNet",
-        "init_args": {
-            "in_channels": 2,
-            "out_channels": 1,
-            "image_size": 8,
-            "width": 8,
-            "multipliers": [1],
-            "blocks": 1,
-            "attention_resolutions": [],
-        },
-    },
-    "data": {"class_path": "psld.data.Digits", "init_args": {"split": "heldout"}},
-    "loss": {"class_path": "psld.losses.HSM"},
-    "training": {"steps": 4, "batch_size": 8, "log_every": 2, "warmup_steps": 0, "checkpoint_every": 2},
-}
+CONFIG = {**SMALL, "training": {**SMALL["training"], "tensorboard": True, "checkpoint_every": 2}}
 SEED = 15
 """Of the calls and moments that are drawn."""
 FEW = ["--steps", 3, "--batch_size", 2]
@@ -101,7 +84,7 @@ def place(tmp_path_factory) -> Iterator[Place]:
     from psld.plots.pictures import save_images
 
     folder = tmp_path_factory.mktemp("killed")
-    (folder / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    (folder / "small.yaml").write_text(yaml.safe_dump(CONFIG))
     save_images(Digits("heldout").images[:3], folder / "pictures")
     with Commands(folder) as commands:
         for arguments in (
