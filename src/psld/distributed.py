@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from psld.specs.arguments import device_name
+
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
     from lightning.fabric.plugins import Precision as FabricPrecision
@@ -48,10 +50,7 @@ def available_device(name: str) -> torch.device:
     Raises:
         ValueError: no device has such a name, or this machine has none of it.
     """
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device must be cpu, cuda, cuda:1 … or mps: got {name!r}.") from error
+    device = device_name("device", name)
     try:
         torch.empty(0, device=device)
     except (AssertionError, NotImplementedError, RuntimeError) as error:  # as each backend pleases

@@ -30,7 +30,7 @@ from psld.pretrained.folder import write_model_folder
 from psld.pretrained.published import published_checkpoint
 from psld.processes import PSLD, LinearProcess, Matching
 from psld.specs import bounded, build, resolve, spec_of
-from psld.specs.arguments import checked, device_name
+from psld.specs.arguments import checked
 from psld.spectrum import SPECTRUM, Spectrum
 from psld.training.checkpoint import CONFIG, has_checkpoint, latest_checkpoint, weight_files
 from psld.training.reading import load_weights
@@ -93,7 +93,6 @@ def load(
             configuration that describes no model; or a device that is not there.
         CheckpointError: the weights are broken.
     """
-    device_name("device", device)
     here, folder = available_device(device), published_checkpoint(path)
     if _is_of_diffusers(folder):
         model = _of_diffusers(folder, device, process or PSLD())

@@ -30,6 +30,7 @@ from psld.samplers import Sampler
 from psld.samplers.catalogue import CATALOGUE
 from psld.samplers.grids import NAMES
 from psld.specs import build, listed_names, resolve
+from psld.specs.arguments import side_or_sides
 from psld.training.settings import Precision
 
 __all__ = [
@@ -166,7 +167,7 @@ def _open_path(source: str, shape: Sequence[int] | None, labelled: bool, exact: 
     channels, height, width = shape
     if Path(source).suffix == ".npz" or channels not in MODES:
         return open_images(source, labelled=labelled)  # which has another size or not; the caller says it
-    size = None if exact else height if height == width else (height, width)
+    size = None if exact else side_or_sides(height, width)
     return open_images(source, size, labelled, channels)
 
 

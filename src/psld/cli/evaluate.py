@@ -144,12 +144,6 @@ def _check(config: Namespace) -> None:
         if config.num not in (None, PROTOCOLS[config.protocol]):
             raise ValueError(f"--protocol {config.protocol} fixes the number of samples: leave out --num {config.num}.")
         config.num = PROTOCOLS[config.protocol]
-    numbers = {name: config[name] for name in ("batch_size", "steps", "devices", "nodes")}
-    if min(numbers.values()) < 1 or (config.num is not None and config.num < 2) or config.keep < 0:
-        raise ValueError(
-            "--num must be at least 2, --keep at least 0, --steps, --batch_size, --devices and --nodes at least 1: got "
-            f"--num {config.num}, --keep {config.keep}, {', '.join(f'--{n} {v}' for n, v in numbers.items())}."
-        )
     if config.out is not None and Path(config.out).is_file():
         raise NotADirectoryError(f"--out {config.out} is a file: give the folder of the results.")
     if min(config.nfe) < 3:

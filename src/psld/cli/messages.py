@@ -23,6 +23,7 @@ from jsonargparse.typing import NotEmptyStr
 
 from psld.files.atomic import FULL, ROOM, DiskFullError
 from psld.specs import listed_names, resolve
+from psld.specs.arguments import did_you_mean
 from psld.specs.spec import class_path
 
 __all__ = ["allowed", "of_the_system", "refusal", "subclasses"]
@@ -250,7 +251,7 @@ def _near(given: str, known: Sequence[str], after: str = "") -> str:
     by_small = {name.lower(): name for name in known}
     small = given.rpartition(".")[2].lower() if not given.startswith("-") else given.lower()
     near = [by_small[name] + after for name in difflib.get_close_matches(small, by_small, n=3)]
-    return f" Did you mean {_listed(near, 'or')}?" if near else ""
+    return did_you_mean(near)
 
 
 def _listed(words: Sequence[str], last: str = "and") -> str:

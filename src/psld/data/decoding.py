@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import struct
 import warnings
-import zlib
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from torch import Tensor
 from psld.data.pixels import PixelData
 from psld.data.zipped import ZippedImage
 from psld.files import UnreadableFileError
+from psld.files.pictures import FORMATS, UNREADABLE
 from psld.specs import SpecifiedValue
 from psld.specs.arguments import LARGEST_IMAGE, height_and_width
 
@@ -288,10 +288,6 @@ def decode(
     return grid.permute(2, 0, 1)
 
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Of Pillow. It goes by content and not by suffix, and reads others, EPS say, by running another program."""
-
-
 @contextmanager
 def _opened(source: Source, name: str, whole: bool) -> Iterator[Image.Image]:
     """An image of one of `FORMATS`; whatever is wrong with it is an UnreadableFileError that names it."""
@@ -309,7 +305,7 @@ def _opened(source: Source, name: str, whole: bool) -> Iterator[Image.Image]:
         raise UnreadableFileError(
             f"{name} has more than {limit:,} pixels, which is too large: make it smaller."
         ) from error
-    except _broken() as error:
+    except BROKEN as error:
         raise UnreadableFileError(_unreadable(name, error)) from error
 
 
@@ -326,12 +322,8 @@ def _stream(source: Source, whole: bool) -> Iterator[Path | io.BufferedIOBase]:
             yield stream
 
 
-def _broken() -> tuple[type[Exception], ...]:
-    """What Pillow and zipfile raise about files that they cannot read."""
-    import zipfile
-
-    others = (AttributeError, EOFError, LookupError, MemoryError, OSError, OverflowError, RuntimeError, SyntaxError)
-    return (*others, TypeError, ValueError, struct.error, zlib.error, zipfile.BadZipFile)
+BROKEN = (*UNREADABLE, RuntimeError, zipfile.BadZipFile)
+"""What Pillow raises about files that it cannot read, and zipfile about the archive around them."""
 
 
 class _RefusedError(Exception):
@@ -378,7 +370,7 @@ def _orientation(image: Image.Image, loaded: bool) -> int:
     try:  # that of PNG may lie behind the pixels, and asking for it then reads them
         exif = image.getexif() if loaded else Image.Image.getexif(image)
         found = exif.get(ORIENTATION, 1)
-    except _broken():
+    except BROKEN:
         return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 

@@ -13,7 +13,7 @@ from psld.data.folder import ImageFolder
 from psld.data.folders import OTHER_SUFFIXES, SUFFIXES, find_images
 from psld.data.hugging_face import HuggingFace, holds_dataset
 from psld.data.mnist import MNIST
-from psld.specs.arguments import height_and_width
+from psld.specs.arguments import height_and_width, side_or_sides
 
 __all__ = ["MixedImagesError", "holds_mnist", "open_images", "training_images"]
 
@@ -92,7 +92,9 @@ def training_images(source: str | Path, image_size: int | None = None, largest: 
         chosen = HuggingFace.found(str(source).removeprefix(HUB) if hub else path)
         size = _made(chosen.sizes, image_size, largest)
         columns = {"image_column": chosen.image_column, "label_column": chosen.label_column}
-        return HuggingFace(chosen.source, size, **columns, resize=size not in chosen.sizes or len(chosen.sizes) > 1)
+        return HuggingFace(
+            chosen.source, size, **columns, resize=chosen.sizes != {height_and_width("image_size", size)}
+        )
     if holds_mnist(path) or path.suffix == ".npz" or (path / "samples.npz").is_file():
         return open_images(path, image_size, labelled=True)
     headers = [read_header(file, str(file)) for file in find_images(path).files]
@@ -109,7 +111,7 @@ def _made(sizes: Collection[tuple[int, int]], asked: int | None, largest: int | 
         return asked
     bound = max(map(max, sizes)) if largest is None else largest
     if len(sizes) == 1 and max(only := next(iter(sizes))) <= bound:
-        return only[0] if only[0] == only[1] else only
+        return side_or_sides(*only)
     side = min(bound, *map(min, sizes))
     return side // 8 * 8 or side // 4 * 4 or side
 
@@ -144,7 +146,7 @@ def _folder(path: Path, channels: int | None, size: int | tuple[int, int] | None
             )
     if size is None:
         height, width = headers[0].own_size(str(files[0]))
-        size = height if height == width else (height, width)
+        size = side_or_sides(height, width)
     resize = _framing(headers, size).crop != "none"
     return ImageFolder(path, size, _fitting(headers) if channels is None else channels, resize=resize)
 

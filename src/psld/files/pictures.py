@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from psld.files.reading import UnreadableFileError, require_file, said
 
-__all__ = ["PIXELS", "read_picture"]
+__all__ = ["FORMATS", "PIXELS", "UNREADABLE", "read_picture"]
 
 PIXELS = 64 * 1024**2
 """Of a picture, at most."""

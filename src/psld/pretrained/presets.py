@@ -18,6 +18,7 @@ import yaml
 from psld.files import read_yaml
 from psld.networks import NCSNpp, NoiseClassifier
 from psld.specs import build
+from psld.specs.arguments import did_you_mean
 
 __all__ = ["PRESETS", "Preset", "preset", "published_config", "published_configs"]
 
@@ -126,8 +127,7 @@ def preset(name: str) -> Preset:
         ValueError: there is none; the message names the nearest.
     """
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=5, cutoff=0.5)
-        advice = f" Did you mean {' or '.join(near)}?" if near else ""
+        advice = did_you_mean(difflib.get_close_matches(name, PRESETS, n=5, cutoff=0.5))
         raise ValueError(f"there is no preset {name!r}: psld presets lists the {len(PRESETS)} there are.{advice}")
     return PRESETS[name]
 
@@ -146,9 +146,7 @@ def published_config(name: str) -> Path:
     for folder in _config_folders():
         if name in (path.stem for path in folder.glob("*.yaml")):
             return folder / f"{name}.yaml"
-    known = published_configs()
-    near = difflib.get_close_matches(name, known, n=3)
-    advice = f" Did you mean {' or '.join(near)}?" if near else ""
+    advice = did_you_mean(difflib.get_close_matches(name, published_configs()))
     raise FileNotFoundError(f"no configuration {name!r} comes with psld: psld config lists those that do.{advice}")
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "checked_fields",
     "constructor_hints",
     "device_name",
+    "did_you_mean",
     "finite",
     "fraction",
     "height_and_width",
@@ -44,6 +45,7 @@ __all__ = [
     "seed_number",
     "seed_numbers",
     "shown",
+    "side_or_sides",
     "whole",
 ]
 
@@ -135,6 +137,11 @@ def height_and_width(name: str, value: Any) -> tuple[int, int]:
     return height, width
 
 
+def side_or_sides(height: int, width: int) -> int | tuple[int, int]:
+    """What `height_and_width` reads: one number of a square, and else two."""
+    return height if height == width else (height, width)
+
+
 def device_name(name: str, value: Any) -> torch.device:
     """A device of torch; raises ValueError for anything else."""
     try:
@@ -159,11 +166,10 @@ def checked(function: F) -> F:
     Numbers are never NaN, strings never empty; True is no number and 2.0 no whole one. Annotations that are not plain
     types, classes or tensors are taken on trust.
     """
-    signature = inspect.signature(function)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        check_call(function, signature.bind(*args, **kwargs).arguments)
+        check_call(function, _signature(function).bind(*args, **kwargs).arguments)
         return function(*args, **kwargs)
 
     return typing.cast(F, call)
@@ -174,7 +180,7 @@ def check_call(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
 
     So nothing of it is left on the stack, which is what a debugger shows of a call of the network.
     """
-    check_arguments(_function_hints(function), given, inspect.signature(function))
+    check_arguments(_function_hints(function), given, _signature(function))
 
 
 def checked_fields(made: Any) -> None:
@@ -195,6 +201,11 @@ def check_arguments(hints: Mapping[str, Any], given: Mapping[str, Any], signatur
 def constructor_hints(kind: type) -> Mapping[str, Any]:
     """Types of the parameters of a class, as far as they can be resolved."""
     return _hints(kind.__init__)
+
+
+@functools.cache
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(function)
 
 
 @functools.cache  # at the first call: annotations may name what the module defines further down
@@ -333,6 +344,11 @@ def _plural(hint: Any) -> str:
 
 def _alternatives(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def did_you_mean(near: Sequence[str]) -> str:
+    """The end of an error, with the names that may have been meant; nothing where there are none."""
+    return f" Did you mean {_alternatives(near)}?" if near else ""
 
 
 def shown(value: object) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pydoc import locate
 from typing import Any
 
+from psld.specs.arguments import did_you_mean
 from psld.specs.spec import Spec, Specified, attach_spec, class_path, describe
 
 __all__ = ["ROOMS", "UntrustedClassError", "build", "listed_names", "resolve"]
@@ -88,8 +89,7 @@ def resolve(path: str, trust: bool = False, where: str = "the configuration") ->
     if listed is not None:
         return listed
     if not trust:
-        near = difflib.get_close_matches(path[:200], listed_names(), n=3, cutoff=0.6)
-        advice = f" Did you mean {' or '.join(near)}?" if near else ""
+        advice = did_you_mean(difflib.get_close_matches(path[:200], listed_names()))
         raise UntrustedClassError(
             f"{where} names {_short(path)}, which is not one of psld's classes, so nothing was imported.{advice} If it "
             "is your own code, say so (trust=True, --trust): whatever the file names is then imported and run."
